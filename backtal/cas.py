@@ -1,0 +1,63 @@
+"""The class activation sequence (CAS): what the network returns, and how frames are pooled (eq. 1)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class BackTALOutput(NamedTuple):
+    """What the network returns. Frames beyond a video's length are zero.
+
+    Attributes:
+        scores: ``[B, C+1]`` video-level scores of the suppressed stream (eq. 1), before softmax.
+        cas: ``[B, C+1, T]`` class activation sequence of the suppressed stream, background last.
+        foreground: ``[B, 1, T]`` weights in [0, 1].
+        embedding: ``[B, E, T]`` unit vectors.
+        first_layer: ``[B, H, T]`` activations after the trunk's first layer, suppressed stream.
+        lengths: ``[B]`` frames of each video.
+        base_scores: ``[B, C+1]`` of the base stream; None unless asked for.
+        base_cas: ``[B, C+1, T]`` of the base stream; None unless asked for.
+    """
+
+    scores: Tensor
+    cas: Tensor
+    foreground: Tensor
+    embedding: Tensor
+    first_layer: Tensor
+    lengths: Tensor
+    base_scores: Tensor | None = None
+    base_cas: Tensor | None = None
+
+
+def frame_mask(lengths: Tensor, length: int) -> Tensor:
+    """``[B, T]``: True on the real frames of each video."""
+    return torch.arange(length, device=lengths.device) < lengths[:, None]
+
+
+def topk_count(lengths: Tensor, ratio: float) -> Tensor:
+    """``[B]``: how many frames the top-k takes, ``max(1, int(ratio * T))``."""
+    return (lengths.double() * ratio + 1e-9).long().clamp(min=1)
+
+
+def topk_mean(cas: Tensor, lengths: Tensor, ratio: float) -> Tensor:
+    """Mean of the top k frames of every class (eq. 1), k from each video's own length.
+
+    Args:
+        cas: ``[B, C, T]``.
+        lengths: ``[B]``.
+        ratio: k = ``max(1, int(ratio * length))``.
+
+    Returns:
+        ``[B, C]``.
+
+    Example:
+        >>> topk_mean(torch.tensor([[[1.0, 4.0, 2.0, 9.0]]]), torch.tensor([3]), 0.7)
+        tensor([[3.]])
+    """
+    length = cas.shape[-1]
+    counts = topk_count(lengths, ratio)
+    masked = cas.masked_fill(~frame_mask(lengths, length)[:, None], -torch.inf)
+    values = masked.topk(max(1, int(length * ratio + 1e-9)), dim=-1).values
+    taken = torch.arange(values.shape[-1], device=cas.device) < counts[:, None, None]
+    return values.masked_fill(~taken, 0.0).sum(-1) / counts[:, None]

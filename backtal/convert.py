@@ -1,0 +1,92 @@
+"""Released BackTAL checkpoints (``.pth``) into ours."""
+
+import dataclasses
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backtal.config import Recipe
+from backtal.errors import CheckpointError, name_some
+from backtal.hub import check_state
+from backtal.model import BackTALModel
+
+RELEASED_NAMES = {
+    "filter_module.conv_1.0.weight": "foreground_filter.conv_1.weight",
+    "filter_module.conv_1.0.bias": "foreground_filter.conv_1.bias",
+    "filter_module.conv_2.0.weight": "foreground_filter.conv_2.weight",
+    "filter_module.conv_2.0.bias": "foreground_filter.conv_2.bias",
+    "base_module.conv_1.weight": "trunk.0.weight",
+    "base_module.conv_2.weight": "trunk.1.weight",
+    "classifier_module.conv.weight": "classifier.weight",
+    "embedding_module.conv_1.weight": "embedding_head.convs.0.weight",
+    "embedding_module.conv_1.bias": "embedding_head.convs.0.bias",
+    "embedding_module.conv_2.weight": "embedding_head.convs.1.weight",
+    "embedding_module.conv_2.bias": "embedding_head.convs.1.bias",
+}
+
+
+def convert_released(path: str | Path, recipe: Recipe, labels: tuple[str, ...] | None = None) -> BackTALModel:
+    """Read a released checkpoint into a model; widths and dimensions come from its tensors.
+
+    Args:
+        path: the ``.pth`` file, ``{"epoch": int, "state_dict": {...}}``. Only tensors are unpickled.
+        recipe: the released variant of the dataset's recipe.
+        labels: names of the classes; the recipe's where None, else ``class000`` and so on.
+
+    Raises:
+        CheckpointError: if the file is damaged, holds anything but tensors, or a tensor is missing,
+            unexpected or of a shape that fits no network.
+    """
+    state = _released_state(Path(path))
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if wrong := [name for name, shape in shapes.items() if len(shape) != (1 if name.endswith("bias") else 3)]:
+        raise CheckpointError(f"{path}: {wrong[0]} has shape {list(shapes[wrong[0]])}, not that of a convolution")
+    hidden, feature_dim, kernel_size = shapes["trunk.0.weight"]
+    num_classes = shapes["classifier.weight"][0] - 1
+    if num_classes < 1 or kernel_size % 2 == 0:
+        raise CheckpointError(f"{path}: {num_classes} classes and kernel size {kernel_size} fit no BackTAL network")
+    labels = labels or recipe.model.labels or tuple(f"class{i:03d}" for i in range(num_classes))
+    if len(labels) != num_classes:
+        raise CheckpointError(f"{path}: {num_classes} classes, but {len(labels)} labels were given")
+    config = dataclasses.replace(
+        recipe.model,
+        feature_dim=feature_dim,
+        labels=tuple(labels),
+        hidden_dim=hidden,
+        num_layers=2,
+        kernel_size=kernel_size,
+        filter_dim=shapes["foreground_filter.conv_1.weight"][0],
+        embedding_hidden_dim=shapes["embedding_head.convs.0.weight"][0],
+        embedding_dim=shapes["embedding_head.convs.1.weight"][0],
+    )
+    with torch.device("meta"):
+        expected = BackTALModel(config).state_dict()
+    check_state(state, expected, str(path))
+    model = BackTALModel(config, recipe.localization)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _released_state(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except pickle.UnpicklingError as failure:
+        reason = str(failure).splitlines()[0]
+        raise CheckpointError(f"{path}: refused: damaged, or holds more than tensors ({reason})") from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as failure:
+        raise CheckpointError(f"{path}: not a readable PyTorch file: {failure}") from None
+    released = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(released, dict) or not all(isinstance(t, Tensor) for t in released.values()):
+        raise CheckpointError(f"{path}: expected {{'epoch': ..., 'state_dict': {{name: tensor}}}}")
+    released = {str(name).removeprefix("module."): tensor for name, tensor in released.items()}
+    if missing := sorted(set(RELEASED_NAMES) - set(released)):
+        raise CheckpointError(f"{path}: missing tensor(s): {name_some(missing)}")
+    if extra := sorted(set(released) - set(RELEASED_NAMES)):
+        raise CheckpointError(f"{path}: unexpected tensor(s): {name_some(extra)}")
+    return {RELEASED_NAMES[name]: tensor for name, tensor in released.items()}

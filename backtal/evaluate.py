@@ -1,0 +1,248 @@
+"""Detection evaluation: ActivityNet's protocol, vectorised over predictions, classes and thresholds."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backtal.errors import DataError, name_some
+from backtal.segments import Localization
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionReport:
+    """Average precision of every class at every threshold, and what it was measured on.
+
+    Attributes:
+        labels: the C classes that occur in the ground truth.
+        tiou: the thresholds.
+        ap: ``[C, len(tiou)]`` in [0, 1].
+        f1: segment F1 at `f1_tiou`, over all classes, of the predictions that score at least `f1_score`.
+        precision: of the same predictions.
+        recall: of the same predictions.
+        num_videos: videos in the ground truth.
+        num_instances: instances in the ground truth.
+        num_predictions: predictions evaluated.
+        unknown_videos: predicted videos without ground truth; their predictions count as false.
+    """
+
+    labels: tuple[str, ...]
+    tiou: tuple[float, ...]
+    ap: np.ndarray
+    f1: float
+    precision: float
+    recall: float
+    f1_tiou: float
+    f1_score: float
+    num_videos: int
+    num_instances: int
+    num_predictions: int
+    unknown_videos: tuple[str, ...] = ()
+
+    @property
+    def mean_ap(self) -> np.ndarray:
+        """``[len(tiou)]``: mean over the classes."""
+        return self.ap.mean(axis=0)
+
+    @property
+    def average(self) -> float:
+        """Mean of `mean_ap` over the thresholds."""
+        return float(self.mean_ap.mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``backtal evaluate --json`` prints them."""
+        return {
+            "mAP": {f"{t:g}": float(v) for t, v in zip(self.tiou, self.mean_ap, strict=True)},
+            "average": self.average,
+            "f1": self.f1,
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1_tiou": self.f1_tiou,
+            "f1_score": self.f1_score,
+            "ap": {label: [float(v) for v in row] for label, row in zip(self.labels, self.ap, strict=True)},
+            "videos": self.num_videos,
+            "instances": self.num_instances,
+            "predictions": self.num_predictions,
+            "unknown_videos": list(self.unknown_videos),
+        }
+
+    def __str__(self) -> str:
+        width = max(len("mean"), *(len(label) for label in self.labels))
+        rows = [("tIoU", [f"{t:g}" for t in self.tiou], "mean")]
+        for label, values in [*zip(self.labels, self.ap, strict=True), ("mean", self.mean_ap)]:
+            rows.append((label, [f"{100 * v:.1f}" for v in values], f"{100 * values.mean():.1f}"))
+        lines = [f"{n:<{width}} " + " ".join(f"{v:>6}" for v in [*values, mean]) for n, values, mean in rows]
+        lines.append(
+            f"mAP in percent over {self.num_videos} videos, {self.num_instances} instances, "
+            f"{self.num_predictions} predictions"
+        )
+        lines.append(
+            f"F1 at tIoU {self.f1_tiou:g}, score >= {self.f1_score:g}: {100 * self.f1:.1f} "
+            f"(precision {100 * self.precision:.1f}, recall {100 * self.recall:.1f})"
+        )
+        return "\n".join(lines)
+
+
+def evaluate(
+    predictions: Iterable[Localization],
+    ground_truth: Iterable[Localization],
+    tiou: Sequence[float],
+    *,
+    f1_tiou: float = 0.5,
+    f1_score: float = 0.5,
+) -> DetectionReport:
+    """Mean average precision as ActivityNet computes it.
+
+    Per class, predictions of all videos in descending score; each takes the unmatched instance of its
+    video that it overlaps most, if by at least the threshold. Interpolated AP is the area under the monotone
+    envelope of precision over recall; the mean is over the classes in the ground truth.
+
+    Args:
+        predictions: found segments. Videos and labels without ground truth count as wrong and not at
+            all, respectively.
+        ground_truth: true segments of every video of the subset.
+        tiou: temporal IoU thresholds, each in (0, 1].
+        f1_tiou: threshold of the segment F1.
+        f1_score: least score of a prediction to count for the segment F1.
+
+    Raises:
+        DataError: if there is no ground truth, or no prediction is for any of its videos.
+
+    Example:
+        >>> from backtal import Segment
+        >>> truth = [Localization("v", 9.0, (Segment(1, 3, "jump"),))]
+        >>> found = [Localization("v", 9.0, (Segment(1, 2.9, "jump", 0.8), Segment(5, 6, "jump", 0.3)))]
+        >>> evaluate(found, truth, [0.5, 0.99]).mean_ap.tolist()
+        [1.0, 0.0]
+    """
+    if not len(tiou) or not all(0 < t <= 1 for t in tiou):
+        raise DataError(f"tIoU thresholds must lie in (0, 1], got {list(tiou)}")
+    truth, found = list(ground_truth), list(predictions)
+    labels = tuple(sorted({segment.label for video in truth for segment in video}))
+    if not labels:
+        raise DataError("the ground truth holds no segment")
+    known = {video.video_id for video in truth}
+    unknown = tuple(sorted({video.video_id for video in found} - known))
+    if found and len(unknown) == len({video.video_id for video in found}):
+        raise DataError(f"no prediction is for a video of the ground truth; predicted: {name_some(unknown)}")
+    video_index = {name: i for i, name in enumerate([*sorted(known), *unknown])}
+    class_index = {label: i for i, label in enumerate(labels)}
+    gt = _Table(truth, video_index, class_index)
+    predicted = _Table(found, video_index, class_index).by_score()
+    matched = match(predicted, gt, np.array([*tiou, f1_tiou], dtype=np.float64))
+    ap = np.empty((len(labels), len(tiou)))
+    for index in range(len(labels)):
+        chosen = matched[: len(tiou), predicted.classes == index]
+        ap[index] = average_precision(chosen, int((gt.classes == index).sum()))
+    confident = predicted.scores >= f1_score
+    hits = int((matched[-1] & confident).sum())
+    return DetectionReport(
+        labels=labels,
+        tiou=tuple(float(t) for t in tiou),
+        ap=ap,
+        f1=2 * hits / max(int(confident.sum()) + len(gt.classes), 1),
+        precision=hits / max(int(confident.sum()), 1),
+        recall=hits / len(gt.classes),
+        f1_tiou=f1_tiou,
+        f1_score=f1_score,
+        num_videos=len(known),
+        num_instances=len(gt.classes),
+        num_predictions=len(predicted.classes),
+        unknown_videos=unknown,
+    )
+
+
+class _Table:
+    """Segments as columns; those of labels without an index are left out."""
+
+    def __init__(self, videos: list[Localization], video_index: dict[str, int], class_index: dict[str, int]):
+        rows = [
+            (video_index[v.video_id], class_index[s.label], s.start, s.end, s.score)
+            for v in videos
+            for s in v.segments
+            if s.label in class_index
+        ]
+        columns = np.array(rows, dtype=np.float64).reshape(-1, 5)
+        self.group = (columns[:, 0] * len(class_index) + columns[:, 1]).astype(np.int64)
+        self.classes = columns[:, 1].astype(np.int64)
+        self.start, self.end, self.scores = columns[:, 2], columns[:, 3], columns[:, 4]
+
+    def by_score(self) -> "_Table":
+        """Reorder by descending score; the order of equal scores stays."""
+        order = np.argsort(-self.scores, kind="stable")
+        for name, column in vars(self).items():
+            setattr(self, name, column[order])
+        return self
+
+
+def match(predicted: _Table, truth: _Table, tiou: np.ndarray) -> np.ndarray:
+    """Whether each prediction (in descending score) takes an instance, ``[len(tiou), predictions]``.
+
+    Greedy matching in order of score is a stable matching in which every instance prefers the
+    better-scored prediction, so all predictions propose at once and instances keep the best proposer.
+    """
+    pair_prediction, pair_truth, overlap = _overlaps(predicted, truth, float(tiou.min()))
+    matched = np.zeros((len(tiou), len(predicted.classes)), dtype=bool)
+    for row, threshold in enumerate(tiou):
+        enough = overlap >= threshold
+        matched[row] = _stable_matching(
+            pair_prediction[enough], pair_truth[enough], len(predicted.classes), len(truth.classes)
+        )
+    return matched
+
+
+def _overlaps(predicted: _Table, truth: _Table, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of one video and class that overlap by `least`: by prediction, then by falling overlap."""
+    order = np.argsort(truth.group, kind="stable")
+    groups = truth.group[order]
+    first = np.searchsorted(groups, predicted.group, side="left")
+    count = np.searchsorted(groups, predicted.group, side="right") - first
+    prediction = np.repeat(np.arange(len(count)), count)
+    offset = np.arange(len(prediction)) - np.repeat(np.cumsum(count) - count, count)
+    instance = order[np.repeat(first, count) + offset]
+    start = np.maximum(predicted.start[prediction], truth.start[instance])
+    end = np.minimum(predicted.end[prediction], truth.end[instance])
+    intersection = np.maximum(end - start, 0)
+    union = (predicted.end - predicted.start)[prediction] + (truth.end - truth.start)[instance] - intersection
+    overlap = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    near = np.flatnonzero(overlap >= least)
+    near = near[np.lexsort((-overlap[near], prediction[near]))]
+    return prediction[near], instance[near], overlap[near]
+
+
+def _stable_matching(
+    pair_prediction: np.ndarray, pair_truth: np.ndarray, num_predictions: int, num_truth: int
+) -> np.ndarray:
+    pointer = np.searchsorted(pair_prediction, np.arange(num_predictions), side="left")
+    last = np.searchsorted(pair_prediction, np.arange(num_predictions), side="right")
+    nobody = num_predictions
+    holder = np.full(num_truth, nobody)
+    proposing = np.flatnonzero(pointer < last)
+    while proposing.size:
+        wanted = pair_truth[pointer[proposing]]
+        before = holder[wanted]
+        np.minimum.at(holder, wanted, proposing)
+        rejected = np.concatenate([proposing[holder[wanted] != proposing], before[before != holder[wanted]]])
+        rejected = np.unique(rejected[rejected != nobody])
+        pointer[rejected] += 1
+        proposing = rejected[pointer[rejected] < last[rejected]]
+    matched = np.zeros(num_predictions, dtype=bool)
+    matched[holder[holder != nobody]] = True
+    return matched
+
+
+def average_precision(matched: np.ndarray, num_instances: int) -> np.ndarray:
+    """Interpolated average precision (PASCAL VOC 2011 and later).
+
+    Args:
+        matched: ``[N, P]`` for N thresholds: whether each prediction, best first, is right.
+        num_instances: true instances of the class.
+
+    Returns:
+        ``[N]`` in [0, 1].
+    """
+    hits = np.cumsum(matched, axis=1, dtype=np.float64)
+    precision = hits / np.arange(1, matched.shape[1] + 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return (envelope * matched).sum(axis=1) / num_instances

@@ -1,0 +1,251 @@
+"""Features of a video, where they come from, and which second each of them stands for."""
+
+import dataclasses
+import json
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from backtal.errors import ConfigError, DataError
+from backtal.files import atomic_path
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """How features were made. It travels with feature files and with checkpoints.
+
+    Fields left None are unknown and match anything.
+
+    Args:
+        extractor: name of the network, for example ``"i3d"``.
+        fps: frames per second that the extractor saw.
+        window: frames that one snippet looks at.
+        stride: frames from one snippet to the next.
+        crop: spatial crop, for example ``"center224"``.
+        flow: optical flow algorithm.
+        dim: channels D.
+
+    Example:
+        >>> i3d = FeatureSpec("i3d", fps=25, window=16, stride=16, dim=2048)
+        >>> i3d.mismatches(FeatureSpec("i3d", fps=25, window=16, stride=8))
+        ['stride: 16 here, 8 there']
+    """
+
+    extractor: str | None = None
+    fps: float | None = None
+    window: int | None = None
+    stride: int | None = None
+    crop: str | None = None
+    flow: str | None = None
+    dim: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "window", "stride", "dim"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+                raise ConfigError(f"feature spec: {name} must be a positive number, got {value!r}")
+
+    def mismatches(self, other: "FeatureSpec") -> list[str]:
+        """Name the fields that both sides know and that differ."""
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+        return [f"{n}: {a} here, {b} there" for n, a, b in pairs if None not in (a, b) and a != b]
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "FeatureSpec":
+        """Build from a JSON object; unknown keys are errors."""
+        unknown = set(values) - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise ConfigError(f"feature spec: unknown field {sorted(unknown)[0]!r}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """Where each snippet lies in the video: snippet ``i`` stands for ``[start + i * step, ... + step)``.
+
+    Args:
+        start: second at which snippet 0 begins.
+        step: seconds per snippet.
+        length: number of snippets T.
+        duration: seconds of the video; no time beyond it is ever returned.
+        num_frames: frames of the video, where known.
+
+    Example:
+        >>> axis = TimeAxis.even(length=20, duration=10.0)
+        >>> axis.seconds(3), axis.index(1.6)
+        (1.5, 3)
+        >>> axis.rescaled(100).index(1.6)
+        16
+    """
+
+    start: float
+    step: float
+    length: int
+    duration: float
+    num_frames: int | None = None
+
+    @classmethod
+    def even(cls, length: int, duration: float, num_frames: int | None = None) -> "TimeAxis":
+        """Snippets that divide the whole duration evenly."""
+        return cls(0.0, duration / length, length, duration, num_frames)
+
+    @classmethod
+    def of(
+        cls, length: int, duration: float, num_frames: int | None = None, spec: FeatureSpec | None = None
+    ) -> "TimeAxis":
+        """Snippets placed by fps, window and stride where the spec knows them, else evenly.
+
+        A snippet stands for one stride of time around the middle of its window.
+        """
+        if spec is None or spec.fps is None or spec.stride is None:
+            return cls.even(length, duration, num_frames)
+        window = spec.stride if spec.window is None else spec.window
+        return cls((window - spec.stride) / 2 / spec.fps, spec.stride / spec.fps, length, duration, num_frames)
+
+    def seconds(self, index: float) -> float:
+        """Second at which the (possibly fractional) snippet position lies."""
+        return min(max(self.start + index * self.step, 0.0), self.duration)
+
+    def index(self, seconds: float) -> int:
+        """The snippet that stands for this second; the nearest one outside the covered range."""
+        return min(max(int((seconds - self.start) // self.step), 0), self.length - 1)
+
+    def rescaled(self, length: int) -> "TimeAxis":
+        """The same stretch of time in another number of snippets."""
+        return dataclasses.replace(self, step=self.step * self.length / length, length=length)
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFeatures:
+    """Features ``[D, T]`` (float32) of one video with their time axis.
+
+    Example:
+        >>> video = VideoFeatures("v1", torch.randn(8, 20), TimeAxis.even(20, duration=10.0))
+        >>> video.rescaled(100).features.shape
+        torch.Size([8, 100])
+    """
+
+    video_id: str
+    features: Tensor
+    axis: TimeAxis
+    spec: FeatureSpec | None = None
+
+    def rescaled(self, length: int | None) -> "VideoFeatures":
+        """Linear interpolation over time to `length` snippets; None keeps the native length."""
+        if length is None or length == self.axis.length:
+            return self
+        features = F.interpolate(self.features[None], size=length, mode="linear", align_corners=False)[0]
+        return dataclasses.replace(self, features=features, axis=self.axis.rescaled(length))
+
+    def check(self, dim: int, min_length: int, spec: FeatureSpec | None = None) -> None:
+        """Raise DataError where a network for `dim` channels and kernels of `min_length` cannot take this."""
+        found_dim, length = self.features.shape
+        if found_dim != dim:
+            raise DataError(f"video {self.video_id}: features have {found_dim} channels, expected {dim}")
+        if length < min_length:
+            raise DataError(
+                f"video {self.video_id}: {length} snippet(s), fewer than the {min_length} that one kernel spans; "
+                "leave the video out or extract features with a smaller stride"
+            )
+        if spec is not None and self.spec is not None and (wrong := self.spec.mismatches(spec)):
+            raise DataError(
+                f"video {self.video_id}: its features differ from what the model was trained on: {'; '.join(wrong)} "
+                "(here: the features, there: the model)"
+            )
+
+
+def read_features(path: str | Path, *, duration: float | None = None, num_frames: int | None = None) -> VideoFeatures:
+    """Read a feature file: ``.npz`` with ``features [D, T]``, or ``rgb`` and ``flow``, which are stacked.
+
+    The file may also hold ``duration`` (seconds), ``num_frames`` and ``spec`` (a `FeatureSpec` as JSON).
+
+    Args:
+        path: the file; its stem is the video id.
+        duration: seconds of the video; overrides the file's. Without any, the spec gives it.
+        num_frames: frames of the video; overrides the file's.
+
+    Raises:
+        DataError: if the file is missing, truncated, not numeric, holds NaN or infinity, is not
+            ``[D, T]`` with T >= 1, or says nothing about its duration.
+    """
+    path = Path(path)
+    arrays = _load_npz(path)
+    features = torch.from_numpy(_stack(arrays, path))
+    spec = None
+    if "spec" in arrays:
+        try:
+            spec = FeatureSpec.from_dict(json.loads(str(arrays["spec"])))
+        except (json.JSONDecodeError, TypeError, ConfigError) as failure:
+            raise DataError(f"{path}: spec: {failure}") from None
+    dim, length = features.shape
+    if spec is not None and spec.dim is not None and spec.dim != dim:
+        raise DataError(f"{path}: {dim} channels, but its spec says {spec.dim}")
+    if duration is None and "duration" in arrays:
+        duration = float(arrays["duration"])
+    if num_frames is None and "num_frames" in arrays:
+        num_frames = int(arrays["num_frames"])
+    if duration is None and spec is not None and spec.fps is not None and spec.stride is not None:
+        duration = ((length - 1) * spec.stride + (spec.window or spec.stride)) / spec.fps
+    if duration is None:
+        raise DataError(
+            f"{path}: no duration known; store `duration` (seconds) or `spec` in the file, or give the dataset folder"
+        )
+    if not (math.isfinite(duration) and duration > 0):
+        raise DataError(f"{path}: duration must be a positive number of seconds, got {duration}")
+    return VideoFeatures(path.stem, features, TimeAxis.of(length, duration, num_frames, spec), spec)
+
+
+def write_features(path: str | Path, video: VideoFeatures, *, half: bool = True) -> None:
+    """Write a feature file that `read_features` reads, atomically; float16 unless `half` is False."""
+    content = {
+        "features": video.features.cpu().numpy().astype(np.float16 if half else np.float32),
+        "duration": np.array(video.axis.duration),
+    }
+    if video.axis.num_frames is not None:
+        content["num_frames"] = np.array(video.axis.num_frames)
+    if video.spec is not None:
+        content["spec"] = np.array(json.dumps(dataclasses.asdict(video.spec)))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **content)
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: expected an .npz archive")
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such feature file") from None
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as failure:
+        raise DataError(f"{path}: not a readable .npz file (truncated or damaged?): {failure}") from failure
+
+
+def _stack(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
+    if "features" in arrays:
+        names = ["features"]
+    elif "rgb" in arrays and "flow" in arrays:
+        names = ["rgb", "flow"]
+    else:
+        raise DataError(f"{path}: holds {sorted(arrays)}; expected `features`, or `rgb` and `flow`")
+    parts = [arrays[name] for name in names]
+    for name, part in zip(names, parts, strict=True):
+        if part.ndim != 2 or part.dtype.kind not in "fiu":
+            raise DataError(f"{path}: `{name}` must be numbers [D, T], found {part.dtype} of shape {part.shape}")
+        if 0 in part.shape:
+            raise DataError(f"{path}: `{name}` is empty (shape {part.shape})")
+    if len({part.shape[1] for part in parts}) > 1:
+        raise DataError(f"{path}: `rgb` and `flow` have different lengths: {[part.shape[1] for part in parts]}")
+    features = np.concatenate(parts).astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=0))
+    if bad.size:
+        raise DataError(f"{path}: NaN or infinite values in {bad.size} snippet(s), the first is number {bad[0]}")
+    return features

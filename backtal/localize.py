@@ -1,0 +1,174 @@
+"""From class activation sequence to segments (section 3.5): thresholds, outer-inner contrast, NMS."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from backtal.cas import BackTALOutput
+from backtal.config import LocalizationConfig
+from backtal.features import TimeAxis
+from backtal.segments import Localization, Segment, nms, soft_nms
+
+
+def localize(
+    output: BackTALOutput,
+    axes: Sequence[TimeAxis],
+    labels: Sequence[str],
+    config: LocalizationConfig | None = None,
+    video_ids: Sequence[str] | None = None,
+) -> list[Localization]:
+    """Find the segments of every video of a batch.
+
+    Args:
+        output: of the model.
+        axes: one time axis per video; its length must be the video's in `output`.
+        labels: names of the C classes.
+        config: settings; the defaults suit videos with several classes.
+        video_ids: names for the results; the index in the batch where None.
+
+    Returns:
+        One `Localization` per video, its segments by descending score.
+    """
+    config = config or LocalizationConfig()
+    ids = [str(index) for index in range(len(axes))] if video_ids is None else video_ids
+    probabilities = output.scores.float().softmax(1)[:, :-1].cpu().numpy()
+    found = []
+    for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
+        cas = output.cas[index, :, : axis.length].float()
+        scores = cas.softmax(0) if config.frame_scores == "softmax" else cas
+        magnitude = output.first_layer[index, :, : axis.length].float().norm(dim=0)
+        segments = localize_arrays(
+            scores[:-1].cpu().numpy(), probabilities[index], magnitude.cpu().numpy(), axis, labels, config
+        )
+        found.append(Localization(video_id, axis.duration, tuple(segments)))
+    return found
+
+
+def localize_arrays(
+    frame_scores: np.ndarray,
+    probabilities: np.ndarray,
+    magnitude: np.ndarray,
+    axis: TimeAxis,
+    labels: Sequence[str],
+    config: LocalizationConfig,
+) -> list[Segment]:
+    """Find the segments of one video, in plain arrays.
+
+    Args:
+        frame_scores: ``[C, T]``.
+        probabilities: ``[C]`` video-level probabilities.
+        magnitude: ``[T]`` feature magnitudes, read where `config.feature_thresholds` is set.
+        axis: when each of the T snippets is.
+        labels: names of the C classes.
+        config: settings.
+    """
+    classes = np.flatnonzero(probabilities >= config.class_threshold)
+    count = config.upsample * axis.length if config.upsample else (axis.num_frames or axis.length)
+    scores = frame_scores[classes]
+    if config.frame_scores == "minmax":
+        scores = minmax(scores)
+    scores = resize(scores, count)
+    masks = []
+    if config.feature_thresholds is not None:
+        magnitude = resize(np.clip(minmax(magnitude[None]), 0, 1), count)[0]
+        masks = [magnitude >= threshold for threshold in np.arange(*config.feature_thresholds)]
+    fine = axis.rescaled(count)
+    segments = []
+    for class_index, sequence in zip(classes, scores, strict=True):
+        runs, run_scores = _proposals(sequence, masks, config)
+        if not len(runs):
+            continue
+        run_scores = run_scores + config.gamma * probabilities[class_index]
+        intervals = np.array([[fine.seconds(p), fine.seconds(q)] for p, q in runs])
+        intervals += (intervals[:, 1:] - intervals[:, :1]) * [config.shrink, -config.shrink]
+        if config.whole_video_score is not None:
+            intervals = np.vstack([intervals, [0.0, axis.duration]])
+            run_scores = np.append(run_scores, config.whole_video_score)
+        for (start, end), score in zip(*_suppress(intervals, run_scores, config), strict=True):
+            segments.append(Segment(float(start), float(end), labels[class_index], float(score)))
+    return sorted(segments, key=lambda s: -s.score)
+
+
+def _suppress(intervals: np.ndarray, scores: np.ndarray, config: LocalizationConfig) -> tuple[np.ndarray, np.ndarray]:
+    if config.min_score is not None:
+        intervals, scores = intervals[scores >= config.min_score], scores[scores >= config.min_score]
+    if config.soft_nms_sigma is None:
+        kept = nms(intervals, scores, config.nms_threshold, config.nms_length_offset)
+        return intervals[kept], scores[kept]
+    kept, scores = soft_nms(intervals, scores, config.soft_nms_sigma, config.min_score or 0.0)
+    return intervals[kept], scores
+
+
+def minmax(x: np.ndarray) -> np.ndarray:
+    """Scale each row of ``[C, T]`` by its minimum and maximum, both clipped at 0 from below."""
+    low = np.maximum(x.min(axis=1, keepdims=True), 0)
+    span = np.maximum(x.max(axis=1, keepdims=True), 0) - low
+    return (x - low) / np.where(span <= 0, 1, span)
+
+
+def resize(x: np.ndarray, length: int) -> np.ndarray:
+    """Interpolate ``[C, T]`` linearly to ``[C, length]``: half-pixel centres, edges clamped."""
+    position = (np.arange(length) + 0.5) * (x.shape[1] / length) - 0.5
+    position = np.clip(position, 0, x.shape[1] - 1)
+    left = np.minimum(position.astype(np.int64), max(x.shape[1] - 2, 0))
+    right = np.minimum(left + 1, x.shape[1] - 1)
+    fraction = position - left
+    return x[:, left] * (1 - fraction) + x[:, right] * fraction
+
+
+def runs_of(active: np.ndarray) -> np.ndarray:
+    """``[n, 2]``: the half-open runs of True in a boolean array.
+
+    Example:
+        >>> runs_of(np.array([True, True, False, True])).tolist()
+        [[0, 2], [3, 4]]
+    """
+    edges = np.diff(active.astype(np.int8), prepend=0, append=0)
+    return np.stack([np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)], axis=1)
+
+
+def _proposals(
+    sequence: np.ndarray, masks: list[np.ndarray], config: LocalizationConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs ``[n, 2]`` of one class from all thresholds, and their outer-inner contrast ``[n]``."""
+    runs, scores = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
+    for active, scored in _activities(sequence, masks, config):
+        if config.skip_first_frame and not active[1:].any():
+            continue
+        found = runs_of(active)
+        runs.append(found)
+        scores.append(outer_inner_contrast(scored, found, config.outer))
+    return np.concatenate(runs), np.concatenate(scores)
+
+
+def _activities(
+    sequence: np.ndarray, masks: list[np.ndarray], config: LocalizationConfig
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What is active at each threshold, and the sequence that its contrast reads."""
+    for threshold in np.arange(*config.thresholds):
+        active = (sequence >= threshold) & (sequence > 0)
+        yield active, np.where(active, sequence, 0) if config.contrast_on == "thresholded" else sequence
+    for active in masks:
+        yield active, sequence
+
+
+def outer_inner_contrast(sequence: np.ndarray, runs: np.ndarray, outer: float) -> np.ndarray:
+    """Mean inside a run minus mean of the areas before and after it (AutoLoc's contrast).
+
+    Args:
+        sequence: ``[T]``.
+        runs: ``[n, 2]`` half-open runs.
+        outer: width of each outer area, as a fraction of the run; cut off at the ends of the sequence.
+
+    Returns:
+        ``[n]``. An empty outer area counts 0.
+    """
+    total = np.concatenate([[0.0], np.cumsum(sequence, dtype=np.float64)])
+    start, end = runs[:, 0], runs[:, 1]
+    reach = outer * (end - start)
+    low = np.maximum(0, (start - reach).astype(np.int64))
+    high = np.maximum(end, np.minimum(len(sequence), (end - 1 + reach).astype(np.int64)))
+    inner = (total[end] - total[start]) / (end - start)
+    width = (start - low) + (high - end)
+    outside = (total[start] - total[low]) + (total[high] - total[end])
+    return inner - np.divide(outside, width, out=np.zeros_like(outside), where=width > 0)

@@ -1,0 +1,141 @@
+"""The BackTAL network (section 3): two streams over one trunk, sharing one embedding."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backtal import hub
+from backtal.cas import BackTALOutput, frame_mask, topk_mean
+from backtal.config import LocalizationConfig, ModelConfig
+from backtal.errors import ConfigError
+from backtal.features import VideoFeatures, read_features
+from backtal.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
+from backtal.localize import localize
+from backtal.ops import local_affinity
+from backtal.segments import Localization
+
+
+class BackTALModel(nn.Module):
+    """BackTAL: features in, class activation sequence and segments out.
+
+    Args:
+        config: architecture and labels.
+        localization: how `localize` turns the sequence into segments.
+
+    Example:
+        >>> model = BackTALModel(ModelConfig(feature_dim=16, labels=("jump", "run"), hidden_dim=32))
+        >>> model(torch.randn(2, 16, 50)).cas.shape
+        torch.Size([2, 3, 50])
+    """
+
+    def __init__(self, config: ModelConfig, localization: LocalizationConfig | None = None) -> None:
+        super().__init__()
+        if not config.labels:
+            raise ConfigError("ModelConfig.labels: a model needs at least one label")
+        self.config = config
+        self.localization = localization or LocalizationConfig()
+        width = config.hidden_dim
+        self.embedding_head = EmbeddingHead(
+            config.feature_dim, config.embedding_dim, config.embedding_hidden_dim, config.kernel_size
+        )
+        self.foreground_filter = ForegroundFilter(config.feature_dim, config.filter_dim)
+        self.trunk = nn.ModuleList(
+            AffinityConv1d(inputs, width, config.kernel_size, bias=False, layout=config.layout)
+            for inputs in [config.feature_dim] + [width] * (config.num_layers - 1)
+        )
+        self.input_dropout, self.dropout = nn.Dropout(config.input_dropout), nn.Dropout(config.dropout)
+        self.classifier = nn.Conv1d(width, len(config.labels) + 1, 1, bias=False)
+        if config.standardize:
+            self.register_buffer("feature_mean", torch.zeros(config.feature_dim))
+            self.register_buffer("feature_scale", torch.ones(config.feature_dim))
+
+    def set_feature_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Standardise features by these ``[D]``; a channel that never varies is only shifted."""
+        if not self.config.standardize:
+            raise ConfigError("ModelConfig.standardize is False: the model takes no feature statistics")
+        self.feature_mean.copy_(mean)
+        self.feature_scale.copy_(torch.where(deviation > 0, 1 / deviation, 1.0))
+
+    def forward(
+        self, features: Tensor, lengths: Tensor | None = None, *, base_stream: bool | None = None
+    ) -> BackTALOutput:
+        """Run the network on a batch.
+
+        Args:
+            features: ``[B, D, T]``. What lies beyond a video's length does not matter.
+            lengths: ``[B]`` frames of each video; None where all fill T.
+            base_stream: also run the unfiltered stream, which only the losses need; None does so in
+                training mode.
+        """
+        if features.dim() != 3 or features.shape[1] != self.config.feature_dim:
+            raise ValueError(f"features must be [B, {self.config.feature_dim}, T], got shape {tuple(features.shape)}")
+        batch, _, length = features.shape
+        if lengths is None:
+            lengths = torch.full((batch,), length, device=features.device)
+        mask = frame_mask(lengths, length)[:, None]
+        if self.config.standardize:
+            features = (features - self.feature_mean[:, None]) * self.feature_scale[:, None]
+        features = self.input_dropout(features.masked_fill(~mask, 0.0))
+        embedding = self.embedding_head(features, mask)
+        affinity = self._affinity(embedding, mask)
+        foreground = self.foreground_filter(features) * mask
+        scores, cas, first = self._stream(features * foreground, affinity, lengths)
+        base_scores = base_cas = None
+        if self.training if base_stream is None else base_stream:
+            base_scores, base_cas, _ = self._stream(features, affinity, lengths)
+        return BackTALOutput(scores, cas, foreground, embedding, first, lengths, base_scores, base_cas)
+
+    def _affinity(self, embedding: Tensor, mask: Tensor) -> Tensor:
+        """``[B, K, T]``; without the affinity module, 1 between real frames: a plain convolution."""
+        compared = embedding if self.config.affinity else mask.to(embedding.dtype)
+        return local_affinity(compared, self.config.kernel_size)
+
+    def _stream(self, x: Tensor, affinity: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        activations = []
+        for layer in self.trunk:
+            x = F.leaky_relu(layer(x, affinity), NEGATIVE_SLOPE)
+            activations.append(x)
+        cas = self.classifier(self.dropout(x))
+        return topk_mean(cas, lengths, self.config.topk_ratio), cas, activations[0]
+
+    @torch.inference_mode()
+    def localize(self, video: VideoFeatures | str | Path) -> Localization:
+        """Find the segments of one video.
+
+        Args:
+            video: features, or the path of a feature file that `read_features` reads.
+
+        Raises:
+            DataError: if the features do not fit the network.
+        """
+        if not isinstance(video, VideoFeatures):
+            video = read_features(video)
+        config = self.config
+        video.check(config.feature_dim, config.kernel_size, config.feature_spec)
+        video = video.rescaled(config.temporal_length)
+        training, device = self.training, self.classifier.weight.device
+        self.eval()
+        try:
+            output = self(video.features[None].to(device))
+        finally:
+            self.train(training)
+        return localize(output, [video.axis], config.labels, self.localization, [video.video_id])[0]
+
+    def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
+        """Write ``config.json``, ``model.safetensors`` and a model card to `folder`."""
+        hub.save(folder, self.config, self.localization, self.state_dict(), card)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "BackTALModel":
+        """Load a checkpoint folder, in evaluation mode.
+
+        Raises:
+            CheckpointError: if a file is missing or damaged, or a tensor is missing, unexpected or
+                of another shape than the configuration says.
+        """
+        config, localization = hub.load_config(folder)
+        model = cls(config, localization)
+        model.load_state_dict(hub.load_weights(folder, model.state_dict()))
+        return model.eval()

@@ -1,0 +1,114 @@
+"""The affinity convolution: a convolution whose taps are weighted, frame by frame, by similarity."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from backtal.ops import blas, reference
+
+Layout = Literal["per_tap", "channel_blocks"]
+Backend = Literal["reference", "blas"]
+
+BACKENDS = {"reference": reference.affinity_conv1d, "blas": blas.affinity_conv1d}
+
+
+def local_affinity(embedding: Tensor, kernel_size: int, *, dilation: int = 1) -> Tensor:
+    """Cosine similarity between each frame's embedding and its neighbours' (eq. 9).
+
+    Args:
+        embedding: ``[B, E, T]``. A frame with a zero embedding has affinity 0 to every frame,
+            itself included: that is how padding is kept out.
+        kernel_size: number of neighbours K, odd; the frame itself is the middle one.
+        dilation: distance between neighbours, in frames.
+
+    Returns:
+        ``[B, K, T]``: entry ``[b, i, t]`` compares frames ``t`` and ``t + (i - K // 2) * dilation``;
+        0 where the neighbour lies outside the sequence.
+
+    Example:
+        >>> local_affinity(torch.ones(1, 4, 3), kernel_size=3)
+        tensor([[[0., 1., 1.],
+                 [1., 1., 1.],
+                 [1., 1., 0.]]])
+    """
+    if embedding.dim() != 3:
+        raise ValueError(f"embedding must be [B, E, T], got shape {tuple(embedding.shape)}")
+    _check_kernel(kernel_size, dilation)
+    unit = F.normalize(embedding, dim=1)
+    length = unit.shape[-1]
+    rows = []
+    for tap in range(kernel_size):
+        shift = (tap - kernel_size // 2) * dilation
+        low, high = max(0, -shift), min(length, length - shift)
+        if low >= high:
+            rows.append(unit.new_zeros(unit.shape[0], length))
+            continue
+        row = (unit[..., low:high] * unit[..., low + shift : high + shift]).sum(dim=1)
+        rows.append(F.pad(row, (low, length - high)))
+    return torch.stack(rows, dim=1)
+
+
+def affinity_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    affinity: Tensor,
+    bias: Tensor | None = None,
+    *,
+    dilation: int = 1,
+    layout: Layout = "per_tap",
+    backend: Backend | None = None,
+) -> Tensor:
+    """Affinity convolution (eq. 14-16), with "same" zero padding.
+
+    Equivalent to ``F.conv1d(x, weight, bias, padding="same")`` when every affinity is 1.
+
+    Args:
+        x: ``[B, D, T]``.
+        weight: ``[O, D, K]``, K odd.
+        affinity: ``[B, K, T]``, from `local_affinity`.
+        bias: ``[O]``, added without being weighted.
+        dilation: distance between taps, in frames.
+        layout: ``"per_tap"`` is the paper's: tap ``i`` at frame ``t`` is scaled by
+            ``affinity[:, i, t]``. ``"channel_blocks"`` is what the released BackTAL computes and its
+            checkpoints need: row ``c * K + i`` of the unfolded input is scaled by
+            ``affinity[:, (c * K + i) // D, t]``.
+        backend: ``"reference"`` (the literal unfold form), ``"blas"`` (no unfolded buffer), or None
+            to choose.
+
+    Returns:
+        ``[B, O, T]``.
+
+    Raises:
+        ValueError: if shapes, layout or backend do not fit; the message says what was found.
+
+    Example:
+        >>> x, weight = torch.randn(2, 4, 9), torch.randn(5, 4, 3)
+        >>> affinity_conv1d(x, weight, local_affinity(x, 3)).shape
+        torch.Size([2, 5, 9])
+    """
+    if x.dim() != 3 or weight.dim() != 3 or affinity.dim() != 3:
+        raise ValueError(
+            "x must be [B, D, T], weight [O, D, K] and affinity [B, K, T]; got shapes "
+            f"{tuple(x.shape)}, {tuple(weight.shape)} and {tuple(affinity.shape)}"
+        )
+    _check_kernel(weight.shape[2], dilation)
+    if weight.shape[1] != x.shape[1]:
+        raise ValueError(f"weight expects {weight.shape[1]} input channels, x has {x.shape[1]}")
+    expected = (x.shape[0], weight.shape[2], x.shape[2])
+    if tuple(affinity.shape) != expected:
+        raise ValueError(f"affinity must be [B, K, T] = {expected}, got {tuple(affinity.shape)}")
+    if layout not in ("per_tap", "channel_blocks"):
+        raise ValueError(f"layout must be 'per_tap' or 'channel_blocks', got {layout!r}")
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {sorted(BACKENDS)} or None, got {backend!r}")
+    out = BACKENDS[backend or "blas"](x, weight, affinity, dilation, layout)
+    return out if bias is None else out + bias[:, None]
+
+
+def _check_kernel(kernel_size: int, dilation: int) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel size must be odd and positive, got {kernel_size}")
+    if dilation < 1:
+        raise ValueError(f"dilation must be at least 1, got {dilation}")

@@ -1,0 +1,174 @@
+"""Named recipes and evaluation protocols, as data.
+
+``NAME`` is the paper's method (TPAMI 2021, section 4.1); ``NAME-released`` is what the authors' released system
+computes, which its checkpoints need.
+"""
+
+from dataclasses import replace
+
+from backtal.config import LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig
+from backtal.errors import ConfigError
+
+PROTOCOLS: dict[str, tuple[float, ...]] = {
+    "thumos14": (0.3, 0.4, 0.5, 0.6, 0.7),
+    "activitynet": (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
+    "hacs": (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
+    "beoid": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+}
+
+_THUMOS14 = Recipe(
+    name="thumos14",
+    model=ModelConfig(feature_dim=2048, temporal_length=750),
+    loss=LossConfig(),
+    training=TrainingConfig(epochs=100, batch_size=16, learning_rate=1e-4),
+    localization=LocalizationConfig(
+        frame_scores="minmax",
+        class_threshold=0.25,
+        thresholds=(0.0, 0.25, 0.025),
+        feature_thresholds=(0.3, 0.8, 0.075),
+        upsample=None,
+        outer=0.25,
+        gamma=0.2,
+        nms_threshold=0.55,
+    ),
+    protocol="thumos14",
+)
+_ACTIVITYNET = Recipe(
+    name="activitynet1.2",
+    model=replace(_THUMOS14.model, temporal_length=100),
+    loss=_THUMOS14.loss,
+    training=TrainingConfig(epochs=25, batch_size=16, learning_rate=1e-4),
+    localization=replace(
+        _THUMOS14.localization,
+        class_threshold=0.1,
+        thresholds=(0.0, 0.15, 0.025),
+        feature_thresholds=None,
+        outer=20.0,
+        gamma=0.6,
+        shrink=0.02,
+        whole_video_score=0.6,
+        nms_threshold=0.7,
+    ),
+    protocol="activitynet",
+)
+_HACS = Recipe(
+    name="hacs",
+    model=replace(_THUMOS14.model, temporal_length=200),
+    loss=_THUMOS14.loss,
+    training=TrainingConfig(epochs=8, batch_size=16, learning_rate=1e-4),
+    localization=replace(
+        _ACTIVITYNET.localization,
+        class_threshold=0.075,
+        thresholds=(0.0, 0.2, 0.025),
+        outer=200.0,
+        nms_threshold=0.71,
+    ),
+    protocol="hacs",
+)
+_BEOID = replace(_THUMOS14, name="beoid", protocol="beoid")
+
+_COMPACT = Recipe(
+    name="compact",
+    model=ModelConfig(
+        hidden_dim=128,
+        num_layers=3,
+        kernel_size=5,
+        filter_dim=64,
+        embedding_hidden_dim=64,
+        dropout=0.5,
+        input_dropout=0.3,
+        standardize=True,
+        topk_ratio=1 / 12,
+    ),
+    loss=LossConfig(separation=0.5, frame_mean="batch", affinity_pairs="each_frame"),
+    training=TrainingConfig(epochs=40, batch_size=16, learning_rate=1e-3, schedule="cosine"),
+    localization=LocalizationConfig(
+        thresholds=(0.05, 1.0, 0.05), outer=0.5, gamma=0.0, soft_nms_sigma=0.3, min_score=0.001
+    ),
+    protocol="beoid",
+)
+
+
+def _released(
+    paper: Recipe, training: TrainingConfig, separation: float, topk: float, separation_topk: float | None
+) -> Recipe:
+    """The released variant of a recipe. Its separation weights are halved: see `LossConfig`, eq. 8."""
+    return Recipe(
+        name=f"{paper.name}-released",
+        model=replace(paper.model, embedding_hidden_dim=512, layout="channel_blocks", topk_ratio=topk),
+        loss=LossConfig(
+            separation=separation,
+            frame_mean="batch",
+            separation_topk_ratio=separation_topk,
+            affinity_pairs="each_frame",
+        ),
+        training=training,
+        localization=replace(
+            paper.localization, contrast_on="thresholded", skip_first_frame=True, nms_length_offset=1.0
+        ),
+        protocol=paper.protocol,
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        _COMPACT,
+        _THUMOS14,
+        _released(_THUMOS14, TrainingConfig(epochs=40, batch_size=16, learning_rate=1e-4), 0.5, 0.125, None),
+        _ACTIVITYNET,
+        _released(_ACTIVITYNET, TrainingConfig(epochs=25, batch_size=128, learning_rate=2e-4), 0.05, 0.6, 0.2),
+        _HACS,
+        _released(_HACS, TrainingConfig(epochs=8, batch_size=64, learning_rate=1e-4), 0.05, 0.6, 0.2),
+        _BEOID,
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """Look a recipe up.
+
+    Raises:
+        ConfigError: if there is none of that name; the message lists them.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}; known are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def protocol(name: str) -> tuple[float, ...]:
+    """The tIoU thresholds of a benchmark's evaluation protocol.
+
+    Raises:
+        ConfigError: if there is none of that name; the message lists them.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(f"unknown protocol {name!r}; known are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def video_labels_only(recipe: Recipe) -> Recipe:
+    """The paper's baseline: the same network with plain convolutions, learning from video labels alone."""
+    return replace(
+        recipe,
+        model=replace(recipe.model, affinity=False),
+        loss=replace(recipe.loss, frame=0.0, separation=0.0, affinity=0.0),
+    )
+
+
+def tiou_range(text: str) -> tuple[float, ...]:
+    """Thresholds from ``FIRST:LAST:STEP``, the last included, or from one number.
+
+    Example:
+        >>> tiou_range("0.1:0.3:0.1")
+        (0.1, 0.2, 0.3)
+    """
+    try:
+        parts = [float(part) for part in text.split(":")]
+        first, last, step = parts if len(parts) == 3 else (*parts, *parts, 1.0)
+        count = round((last - first) / step) + 1
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise ConfigError(f"thresholds must be FIRST:LAST:STEP, got {text!r}") from None
+    if not (step > 0 and 0 < first <= last <= 1 and count <= 1000):
+        raise ConfigError(f"thresholds must be FIRST:LAST:STEP within (0, 1], got {text!r}")
+    return tuple(round(first + i * step, 10) for i in range(count))

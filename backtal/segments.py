@@ -1,0 +1,210 @@
+"""Segments in time: the result types, temporal intersection over union, non-maximum suppression."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtal.errors import DataError
+from backtal.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An action instance: it lasts from `start` to `end` (seconds, half-open).
+
+    Example:
+        >>> Segment(1.0, 2.5, "LongJump", score=0.9)
+        Segment(start=1.0, end=2.5, label='LongJump', score=0.9)
+    """
+
+    start: float
+    end: float
+    label: str
+    score: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start) and math.isfinite(self.end) and self.start <= self.end):
+            raise DataError(f"segment [{self.start}, {self.end}] of {self.label!r}: not an interval of seconds")
+        if not math.isfinite(self.score):
+            raise DataError(f"segment [{self.start}, {self.end}] of {self.label!r}: score {self.score}")
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Localization:
+    """The segments found in one video, and how long the video is (seconds).
+
+    Example:
+        >>> found = Localization("v1", 10.0, (Segment(1, 2, "jump", 0.2), Segment(4, 6, "jump", 0.9)))
+        >>> print(found.above(0.5))
+        v1 (10.0 s): 1 segment
+            4.00 -   6.00 s  0.900  jump
+    """
+
+    video_id: str
+    duration: float
+    segments: tuple[Segment, ...]
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.segments)
+
+    def __str__(self) -> str:
+        plural = "" if len(self) == 1 else "s"
+        lines = [f"{self.video_id} ({self.duration:.1f} s): {len(self)} segment{plural}"]
+        lines += [f"  {s.start:6.2f} - {s.end:6.2f} s  {s.score:.3f}  {s.label}" for s in self]
+        return "\n".join(lines)
+
+    def above(self, score: float) -> "Localization":
+        """Keep the segments with at least this score."""
+        return Localization(self.video_id, self.duration, tuple(s for s in self if s.score >= score))
+
+    def to_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return intervals ``[n, 2]`` in seconds, scores ``[n]`` and labels ``[n]``."""
+        intervals = np.array([(s.start, s.end) for s in self], dtype=np.float64).reshape(-1, 2)
+        scores = np.array([s.score for s in self], dtype=np.float64)
+        return intervals, scores, np.array([s.label for s in self], dtype=object)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a data frame with columns video, start, end, label, score."""
+        import pandas
+
+        rows = [(self.video_id, s.start, s.end, s.label, s.score) for s in self]
+        return pandas.DataFrame(rows, columns=["video", "start", "end", "label", "score"])
+
+
+def write_predictions(path: str | Path, localizations: Iterable[Localization]) -> None:
+    """Write segments in ActivityNet's detection form, ``{"version", "results": {video: [...]}}``."""
+    results = {
+        found.video_id: [{"label": s.label, "segment": [s.start, s.end], "score": s.score} for s in found]
+        for found in localizations
+    }
+    write_json(path, {"version": "backtal", "results": results, "external_data": {}})
+
+
+def read_predictions(path: str | Path) -> list[Localization]:
+    """Read a file in ActivityNet's detection form. Durations are not part of it and come back as NaN.
+
+    Raises:
+        DataError: if the file is missing or an entry is malformed; the message names the entry.
+    """
+    results = read_json(path).get("results")
+    if not isinstance(results, dict):
+        raise DataError(f"{path}: no 'results' object; expected ActivityNet's form {{'results': {{video: [...]}}}}")
+    found = []
+    for video, entries in results.items():
+        if not isinstance(entries, list):
+            raise DataError(f"{path}: results of video {video}: expected a list, found {type(entries).__name__}")
+        segments = tuple(_segment(entry, f"{path}: video {video}, entry {i}") for i, entry in enumerate(entries))
+        found.append(Localization(str(video), math.nan, segments))
+    return found
+
+
+def _segment(entry: Any, where: str) -> Segment:
+    try:
+        start, end = entry["segment"]
+        return Segment(float(start), float(end), str(entry["label"]), float(entry.get("score", 1.0)))
+    except DataError as failure:
+        raise DataError(f"{where}: {failure}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as failure:
+        raise DataError(f"{where}: needs 'label', 'segment': [start, end] and 'score' ({failure!r})") from None
+
+
+def temporal_iou(a: np.ndarray, b: np.ndarray, length_offset: float = 0.0) -> np.ndarray:
+    """Temporal intersection over union of every pair of intervals.
+
+    Args:
+        a: ``[n, 2]`` starts and ends, in seconds.
+        b: ``[m, 2]``.
+        length_offset: added to every length and to every intersection. The released BackTAL adds
+            1 second in its suppression, a habit from pixel boxes; otherwise 0.
+
+    Returns:
+        ``[n, m]`` in [0, 1]; 0 where both intervals are empty.
+
+    Example:
+        >>> temporal_iou(np.array([[0.0, 2.0]]), np.array([[1.0, 3.0], [5.0, 6.0]]))
+        array([[0.33333333, 0.        ]])
+    """
+    a, b = np.asarray(a, dtype=np.float64).reshape(-1, 2), np.asarray(b, dtype=np.float64).reshape(-1, 2)
+    ends = np.minimum(a[:, None, 1], b[None, :, 1])
+    starts = np.maximum(a[:, None, 0], b[None, :, 0])
+    intersection = np.maximum(ends - starts + length_offset, 0.0)
+    lengths_a, lengths_b = a[:, 1] - a[:, 0] + length_offset, b[:, 1] - b[:, 0] + length_offset
+    union = lengths_a[:, None] + lengths_b[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def nms(intervals: np.ndarray, scores: np.ndarray, threshold: float, length_offset: float = 0.0) -> np.ndarray:
+    """Greedy non-maximum suppression: keep the best, drop what overlaps it by `threshold` or more.
+
+    Args:
+        intervals: ``[n, 2]`` starts and ends, in seconds.
+        scores: ``[n]``.
+        threshold: temporal IoU from which on a lower-scored interval is dropped.
+        length_offset: see `temporal_iou`.
+
+    Returns:
+        Indices of the kept intervals, best first.
+
+    Example:
+        >>> nms(np.array([[0, 2], [0, 2.1], [5, 6]]), np.array([0.5, 0.9, 0.1]), 0.5)
+        array([1, 2])
+    """
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    intervals = np.asarray(intervals, dtype=np.float64).reshape(-1, 2)
+    kept = []
+    while order.size:
+        best, order = order[0], order[1:]
+        kept.append(best)
+        overlap = temporal_iou(intervals[best], intervals[order], length_offset)[0]
+        order = order[overlap < threshold]
+    return np.array(kept, dtype=np.int64)
+
+
+def soft_nms(
+    intervals: np.ndarray, scores: np.ndarray, sigma: float, min_score: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian soft suppression: the best stays, the score of the others falls by ``exp(-tiou**2 / sigma)``.
+
+    Args:
+        intervals: ``[n, 2]`` starts and ends, in seconds.
+        scores: ``[n]``.
+        sigma: the smaller, the harder the suppression.
+        min_score: stop once no score is above.
+
+    Returns:
+        Indices of the kept intervals, best first, and their new scores.
+
+    Example:
+        >>> soft_nms(np.array([[0, 2], [0, 2], [5, 6]]), np.array([0.8, 0.9, 0.5]), sigma=0.5)[0]
+        array([1, 2, 0])
+    """
+    intervals, scores = (
+        np.asarray(intervals, dtype=np.float64).reshape(-1, 2),
+        np.array(scores, dtype=np.float64),
+    )
+    decay = np.exp(-(temporal_iou(intervals, intervals) ** 2) / sigma)
+    left, kept = np.ones(len(scores), dtype=bool), []
+    while left.any():
+        best = int(np.where(left, scores, -np.inf).argmax())
+        if scores[best] <= min_score:
+            break
+        kept.append(best)
+        left[best] = False
+        scores = np.where(left, scores * decay[best], scores)
+    order = np.array(kept, dtype=np.int64)
+    return order, scores[order]

@@ -1,0 +1,272 @@
+"""Training: one loop, resumable at every checkpoint, on one process or many (accelerate)."""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from tqdm import tqdm
+
+from backtal.config import Recipe
+from backtal.datasets import Batch, TrainingSet, collate
+from backtal.errors import CheckpointError, ConfigError
+from backtal.files import atomic_path, read_json, write_json
+from backtal.losses import BackTALLoss
+from backtal.model import BackTALModel
+
+RECIPE_FILE, LOG_FILE, STATE_FILE = "recipe.json", "log.jsonl", "state.safetensors"
+
+
+def fit(
+    training_set: TrainingSet,
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+) -> BackTALModel:
+    """Train a model and write a checkpoint folder.
+
+    `out` also gets ``recipe.json`` (all settings), ``log.jsonl`` (the loss terms of every epoch) and, while
+    training, ``state.safetensors``, from which `resume` continues to the same weights as an unbroken run.
+
+    Args:
+        training_set: the videos, their labels and clicks.
+        recipe: all settings; labels, feature dimension and feature spec come from the training set.
+        out: the folder to write.
+        resume: continue a run that was stopped, or start it if there is none.
+        device: where to train; the accelerator if there is one, else the CPU.
+
+    Returns:
+        The trained model, in evaluation mode.
+
+    Raises:
+        ConfigError: if `out` holds a run and `resume` is False, or holds one with other settings or data.
+    """
+    out = Path(out)
+    recipe = for_dataset(recipe, training_set)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not recipe.model.affinity)],
+    )
+    with torch.random.fork_rng():
+        run = _Run(training_set, recipe, out, accelerator)
+        run.prepare_folder(resume)
+        for epoch in run.epochs():
+            run.train_epoch(epoch)
+            if epoch % recipe.training.checkpoint_every == 0 or epoch == recipe.training.epochs:
+                run.save_state(epoch)
+        return run.finish()
+
+
+def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
+    """Fill in what the dataset decides: labels, feature dimension and feature spec."""
+    model = dataclasses.replace(
+        recipe.model,
+        labels=training_set.folder.labels,
+        feature_dim=training_set.feature_dim,
+        feature_spec=training_set.feature_spec,
+    )
+    return dataclasses.replace(recipe, model=model)
+
+
+class EpochOrder(Sampler[int]):
+    """The order of the videos in an epoch: shuffled from the seed and the epoch alone."""
+
+    def __init__(self, indices: list[int], seed: int) -> None:
+        self.indices, self.seed, self.epoch = indices, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
+        yield from (self.indices[i] for i in torch.randperm(len(self.indices), generator=generator).tolist())
+
+
+def _mix(*numbers: int) -> int:
+    """One seed from several."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 1_000_003 + number + 1) % 2**63
+    return mixed
+
+
+class _Run:
+    """The state of a training run."""
+
+    def __init__(self, training_set: TrainingSet, recipe: Recipe, out: Path, accelerator: Accelerator) -> None:
+        self.training_set, self.recipe, self.out, self.accelerator = training_set, recipe, out, accelerator
+        self.settings = recipe.training
+        torch.manual_seed(self.settings.seed)
+        self.model = BackTALModel(recipe.model, recipe.localization)
+        if recipe.model.standardize:
+            self.model.set_feature_statistics(training_set.mean, training_set.deviation)
+        self.loss = BackTALLoss(recipe.loss, recipe.model.topk_ratio)
+        training, self.held_out = self._split()
+        self.order = EpochOrder(training, self.settings.seed)
+        loader = DataLoader(training_set, batch_size=self.settings.batch_size, sampler=self.order, collate_fn=collate)
+        optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
+        )
+        self.parallel, self.optimizer, self.loader = accelerator.prepare(self.model, optimizer, loader)
+        self.first_epoch, self.best, self.best_loss = 1, dict[str, Tensor](), math.inf
+        self.log: list[str] = []
+
+    def _split(self) -> tuple[list[int], list[int]]:
+        """Indices to train on, and those held out; the same for every seed."""
+        order = torch.randperm(len(self.training_set), generator=torch.Generator().manual_seed(0)).tolist()
+        count = round(len(order) * self.settings.held_out)
+        if self.settings.held_out and not 0 < count < len(order):
+            raise ConfigError(f"held_out={self.settings.held_out} of {len(order)} training videos leaves a part empty")
+        return sorted(order[count:]), sorted(order[:count])
+
+    def prepare_folder(self, resume: bool) -> None:
+        """Start a run folder, or go on with the one that is there."""
+        path = self.out / RECIPE_FILE
+        wanted = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        wanted["data"] = self.training_set.fingerprint()
+        if path.exists():
+            if not resume:
+                raise ConfigError(f"{self.out}: already holds a run; pass --resume to continue it, or another --out")
+            found = read_json(path, ConfigError)
+            if differing := sorted(_differences(found, wanted)):
+                raise ConfigError(
+                    f"{self.out}: the run was started with other settings or data: {'; '.join(differing)}"
+                )
+            self._load_state()
+        elif self.accelerator.is_main_process:
+            write_json(path, wanted)
+        self.accelerator.wait_for_everyone()
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs left, with progress on stderr."""
+        bar = tqdm(
+            range(self.first_epoch, self.settings.epochs + 1),
+            desc="training",
+            unit="epoch",
+            initial=self.first_epoch - 1,
+            total=self.settings.epochs,
+            disable=None if self.accelerator.is_main_process else True,
+        )
+        for epoch in bar:
+            yield epoch
+            bar.set_postfix(loss=f"{json.loads(self.log[-1])['total']:.3f}")
+
+    def train_epoch(self, epoch: int) -> None:
+        """One pass over the training videos."""
+        began = time.monotonic()
+        self.order.epoch = epoch
+        torch.manual_seed(_mix(self.settings.seed, epoch, self.accelerator.process_index))
+        self.parallel.train()
+        sums: dict[str, Tensor] = {}
+        for step, batch in enumerate(self.loader):
+            rate = self._learning_rate(epoch - 1 + step / len(self.loader))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            terms = self._terms(batch)
+            self.optimizer.zero_grad()
+            self.accelerator.backward(terms["total"])
+            self.optimizer.step()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
+        entry = {"epoch": epoch, **{name: float(value) / len(self.loader) for name, value in sums.items()}}
+        if not math.isfinite(entry["total"]):
+            raise ConfigError(f"the loss is {entry['total']} in epoch {epoch}: lower the learning rate")
+        if self.held_out:
+            entry["held_out"] = self._held_out_loss()
+            if entry["held_out"] < self.best_loss:
+                self.best_loss = entry["held_out"]
+                self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        entry["seconds"] = round(time.monotonic() - began, 3)
+        self.log.append(json.dumps(entry))
+        if self.accelerator.is_main_process:
+            with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
+                file.write(self.log[-1] + "\n")
+
+    def _learning_rate(self, epochs_done: float) -> float:
+        if self.settings.schedule == "constant":
+            return self.settings.learning_rate
+        return self.settings.learning_rate * (1 + math.cos(math.pi * epochs_done / self.settings.epochs)) / 2
+
+    def _terms(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.parallel(batch.features, batch.lengths, base_stream=True)
+        return self.loss(output, batch.labels, batch.clicks)
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float:
+        """Mean total loss over the held-out training videos, one by one."""
+        self.model.eval()
+        device, losses = self.accelerator.device, []
+        for index in self.held_out:
+            batch = Batch(*(tensor.to(device) for tensor in collate([self.training_set[index]])))
+            output = self.model(batch.features, batch.lengths, base_stream=True)
+            losses.append(float(self.loss(output, batch.labels, batch.clicks)["total"]))
+        return sum(losses) / len(losses)
+
+    def save_state(self, epoch: int) -> None:
+        """Write everything that the next epoch depends on, in one file."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+        metadata = {"epoch": str(epoch), "best_loss": repr(self.best_loss), "log": "\n".join(self.log)}
+        with atomic_path(self.out / STATE_FILE) as temporary:
+            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+
+    def _load_state(self) -> None:
+        path = self.out / STATE_FILE
+        if path.exists():
+            parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
+            try:
+                with safe_open(path, framework="pt") as file:
+                    metadata = file.metadata()
+                    for key in file.keys():  # noqa: SIM118 (not a mapping)
+                        part, _, name = key.partition(".")
+                        parts[part][name] = file.get_tensor(key)
+            except (SafetensorError, OSError, KeyError) as failure:
+                raise CheckpointError(f"{path}: damaged; delete it to start the run again: {failure}") from None
+            self.model.load_state_dict(parts["model"])
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in parts["adam"].items():
+                index, _, name = key.partition(".")
+                moments.setdefault(int(index), {})[name] = value
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+            self.best, self.best_loss = parts["best"], float(metadata["best_loss"])
+            self.first_epoch, self.log = int(metadata["epoch"]) + 1, metadata["log"].splitlines()
+        elif (self.out / "config.json").exists():
+            self.first_epoch = self.settings.epochs + 1
+            self.model.load_state_dict(BackTALModel.from_pretrained(self.out).state_dict())
+            return
+        if self.accelerator.is_main_process:
+            with atomic_path(self.out / LOG_FILE) as temporary:
+                temporary.write_text("".join(line + "\n" for line in self.log), encoding="utf-8")
+
+    def finish(self) -> BackTALModel:
+        """Write the checkpoint and drop the training state."""
+        if self.best:
+            self.model.load_state_dict(self.best)
+        if self.accelerator.is_main_process:
+            self.model.save_pretrained(self.out)
+            (self.out / STATE_FILE).unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
+        return self.model.eval()
+
+
+def _differences(found: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
+    for name in found.keys() | wanted.keys():
+        a, b = found.get(name), wanted.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            yield ("other videos, labels or clicks" if name == "data" else f"{prefix}{name} was {a!r}, is {b!r}")
