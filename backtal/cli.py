@@ -105,9 +105,8 @@ def localize(inputs: tuple[Path, ...], model_name: str, subset: str, out: Path, 
       backtal localize DATA --model RUN --out predictions.json
       backtal localize a.npz b.npz --model RUN --out predictions.json --set nms_threshold=0.4
     """
-    from tqdm import tqdm
-
     from backtal.config import Recipe
+    from backtal.files import progress
     from backtal.model import BackTALModel
     from backtal.segments import write_predictions
 
@@ -117,7 +116,7 @@ def localize(inputs: tuple[Path, ...], model_name: str, subset: str, out: Path, 
         raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
     model.localization = changed.localization
     videos = [video for path in inputs for video in _videos(path, subset)]
-    found = [model.localize(read()) for read in tqdm(videos, desc="localizing", unit="video", disable=None)]
+    found = [model.localize(read()) for read in progress(videos, desc="localizing", unit="video")]
     write_predictions(out, found)
     click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
 

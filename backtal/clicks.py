@@ -1,4 +1,4 @@
-"""Clicks: single annotated moments, in the CSV form of the BackTAL annotation (section 4.2)."""
+"""Clicks: single annotated moments, in the CSV form of the BackTAL annotation (section 4.2) or of its peers."""
 
 import csv
 import math
@@ -53,29 +53,52 @@ class ClickTrack:
         return [click.time for click in self.clicks if click.label == label]
 
 
-def read_clicks(*paths: str | Path) -> dict[str, ClickTrack]:
-    """Read click files and put together the clicks of each video.
+def read_clicks(*paths: str | Path, frame_rates: Mapping[str, float] | None = None) -> dict[str, ClickTrack]:
+    r"""Read click files and put together the clicks of each video.
 
-    A row whose ``Start`` and ``End`` differ counts as one click in their middle.
+    The first line tells the form of a file: BackTAL's CSV (a row whose ``Start`` and ``End`` differ counts as one
+    click in their middle), SF-Net's action clicks (``video,second,label`` without a header), or the action clicks of
+    LACP and HR-Pro (columns ``class``, ``video_id`` and ``point``, a frame number).
+
+    Args:
+        paths: the files.
+        frame_rates: frames per second by video, which only the last form needs.
 
     Raises:
         DataError: if a file is missing or a row is malformed; the message names file and line.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "points.csv"
+        >>> _ = path.write_text("class,video_id,point\njump,v1,45\n")
+        >>> read_clicks(path, frame_rates={"v1": 30.0})["v1"].times("jump")
+        [1.5]
     """
     clicks: dict[str, list[Click]] = {}
     for path in paths:
-        for video, click in _rows(Path(path)):
+        for video, click in _rows(Path(path), frame_rates or {}):
             clicks.setdefault(video, []).append(click)
     return {video: ClickTrack(video, tuple(found)) for video, found in clicks.items()}
 
 
-def _rows(path: Path) -> Iterable[tuple[str, Click]]:
+def _rows(path: Path, frame_rates: Mapping[str, float]) -> Iterable[tuple[str, Click]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as failure:
         raise DataError(f"{path}: click file cannot be read: {failure.strerror}") from failure
     except UnicodeDecodeError as failure:
         raise DataError(f"{path}: not a text file: {failure}") from failure
-    reader = csv.DictReader(text.splitlines())
+    lines = text.splitlines()
+    columns = next(csv.reader(lines), [])
+    if {"class", "video_id", "point"} <= set(columns):
+        return _point_rows(path, lines, frame_rates)
+    if len(columns) == 3 and _is_number(columns[1]):
+        return _single_frame_rows(path, lines)
+    return _background_rows(path, lines)
+
+
+def _background_rows(path: Path, lines: list[str]) -> Iterable[tuple[str, Click]]:
+    reader = csv.DictReader(lines)
     missing = {"URLID", "Tag", "Start", "End"} - set(reader.fieldnames or [])
     if missing:
         raise DataError(f"{path}: no column {', '.join(sorted(missing))}; expected the header {','.join(_FIELDS)}")
@@ -92,6 +115,33 @@ def _rows(path: Path) -> Iterable[tuple[str, Click]]:
             raise DataError(f"{where}: not a click: Start {start}, End {end}")
         label = BACKGROUND if row["Tag"] == _BACKGROUND_TAG else row["Tag"]
         yield row["URLID"], Click((start + end) / 2, label, round_)
+
+
+def _single_frame_rows(path: Path, lines: list[str]) -> Iterable[tuple[str, Click]]:
+    for number, row in enumerate(csv.reader(lines), 1):
+        if not row:
+            continue
+        if len(row) != 3 or not _is_number(row[1]):
+            raise DataError(f"{path}, line {number}: expected video,second,label, found {','.join(row)!r}")
+        video, second, label = (field.strip() for field in row)
+        yield video, Click(float(second), label)
+
+
+def _point_rows(path: Path, lines: list[str], frame_rates: Mapping[str, float]) -> Iterable[tuple[str, Click]]:
+    for number, row in enumerate(csv.DictReader(lines), 2):
+        video, label, frame = row["video_id"], row["class"], row["point"]
+        if not (video and label and _is_number(frame)):
+            raise DataError(f"{path}, line {number}: needs class, video_id and a frame number as point: {row}")
+        if video not in frame_rates:
+            raise DataError(f"{path}, line {number}: the frame rate of video {video} is not known")
+        yield video, Click(float(frame) / frame_rates[video], label)
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        return 0 <= float(text or "") < math.inf
+    except ValueError:
+        return False
 
 
 def write_clicks(path: str | Path, tracks: Iterable[ClickTrack], labels: Sequence[str]) -> None:

@@ -1,8 +1,7 @@
-"""The dataset folder: ``annotations.json``, ``clicks/*.txt``, ``features/<video>.npz``."""
+"""Datasets: the folder of ``annotations.json``, ``clicks/*.txt`` and ``features/<video>.npz``; training examples."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,108 +9,114 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from tqdm import trange
 
-from backtal.clicks import BACKGROUND, ClickTrack, check_clicks, read_clicks
+from backtal.annotations import Annotations, Video, read_annotations, write_annotations
+from backtal.clicks import BACKGROUND, Click, ClickTrack, check_clicks, read_clicks, write_clicks
 from backtal.config import ModelConfig
 from backtal.errors import DataError, name_some
-from backtal.features import VideoFeatures, read_features
-from backtal.files import read_json
-from backtal.segments import Localization, Segment
+from backtal.features import VideoFeatures, read_features, write_features
+from backtal.files import progress, read_json, write_json
+
+_MARKER = ".conversion.json"
 
 
-@dataclass(frozen=True)
-class Video:
-    """What the annotations say about a video. Times in seconds."""
+class VideoDataset:
+    """Annotated videos with their features and clicks, however they are stored.
 
-    video_id: str
-    subset: str
-    duration: float
-    num_frames: int | None
-    ground_truth: Localization
+    `DatasetFolder` opens our own folder, `backtal.layouts` those of other projects.
+
+    Args:
+        root: where the dataset lies, for messages.
+        annotations: labels and videos.
+        readers: by video name, what reads the features of a video; a video without features is not in it.
+        click_readers: by path, what reads the clicks that lie there, by video.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        annotations: Annotations,
+        readers: Mapping[str, Callable[[Video], VideoFeatures]],
+        click_readers: Mapping[Path, Callable[[], dict[str, ClickTrack]]] | None = None,
+    ) -> None:
+        self.root, self.annotations = Path(root), annotations
+        self._readers, self._click_readers = readers, click_readers or {}
+        self._click_place = self.root
 
     @property
-    def labels(self) -> set[str]:
-        """The video-level labels: all that training may know of the ground truth."""
-        return {segment.label for segment in self.ground_truth}
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.annotations.labels
 
+    def feature_names(self) -> set[str]:
+        """The videos that have features, whether or not they are annotated."""
+        return set(self._readers)
 
-@dataclass(frozen=True)
-class Annotations:
-    """The labels of a dataset, in their order, and its videos by name."""
-
-    labels: tuple[str, ...]
-    videos: dict[str, Video]
-
-    def subset(self, name: str) -> list[Video]:
-        """The videos of a subset, in the file's order.
+    def features(self, video: Video) -> VideoFeatures:
+        """Read the features of a video; the annotations give its duration.
 
         Raises:
-            DataError: if there is none; the message lists the subsets.
+            DataError: if there are none, or they are damaged.
         """
-        found = [video for video in self.videos.values() if video.subset == name]
-        if not found:
-            known = sorted({video.subset for video in self.videos.values()})
-            raise DataError(f"no video in subset {name!r}; the dataset has {', '.join(known) or 'no videos'}")
-        return found
+        if video.video_id not in self._readers:
+            raise DataError(f"{self.root}: no features of video {video.video_id}")
+        return self._readers[video.video_id](video)
 
+    def click_paths(self) -> list[Path]:
+        """The click files that belong to the dataset."""
+        return list(self._click_readers)
 
-def read_annotations(path: str | Path) -> Annotations:
-    """Read annotations in ActivityNet's form.
+    def click_files(self, names: Sequence[str | Path] = ()) -> list[Path]:
+        """The click files to use: those named (paths, or names of the dataset's own), else the only one there is.
 
-    ``{"labels": [...], "database": {video: {"subset", "duration", "fps", "num_frames", "annotations":
-    [{"label", "segment": [start, end]}]}}}``. Without ``labels``, they are those that occur, sorted.
-
-    Raises:
-        DataError: if the file is missing or malformed, or a label is not listed; the message names the video.
-    """
-    content = read_json(path)
-    database = content.get("database")
-    if not isinstance(database, dict) or not database:
-        raise DataError(f"{path}: no videos: expected a non-empty object 'database'")
-    videos = {name: _video(name, entry, f"{path}: video {name}") for name, entry in database.items()}
-    labels = content.get("labels")
-    if labels is None:
-        labels = sorted({label for video in videos.values() for label in video.labels})
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
-        raise DataError(f"{path}: 'labels' must be a list of names")
-    if len(set(labels)) < len(labels) or BACKGROUND in labels:
-        raise DataError(f"{path}: 'labels' must be different from each other and from {BACKGROUND!r}")
-    for video in videos.values():
-        if unknown := sorted(video.labels - set(labels)):
+        Raises:
+            DataError: if a file is missing, there is none, or there are several to choose from.
+        """
+        present = self.click_paths()
+        if names:
+            own = {path.name: path for path in present}
+            found = [path if (path := Path(name)).exists() else own.get(path.name, path) for name in names]
+            for name, path in zip(names, found, strict=True):
+                if not path.exists():
+                    raise DataError(f"{name}: no such click file, neither as a path nor in {self._click_place}")
+            return found
+        if not present:
+            raise DataError(f"{self._click_place}: no click file; give one, or train from video labels only")
+        if len(present) > 1:
             raise DataError(
-                f"{path}: video {video.video_id}: unknown label {unknown[0]!r}; known are {name_some(labels, 30)}"
+                f"{self._click_place} holds {name_some(p.name for p in present)}: choose one with --clicks "
+                "(repeat the option to put several together)"
             )
-    return Annotations(tuple(labels), videos)
+        return present
+
+    def read_clicks(self, path: str | Path) -> dict[str, ClickTrack]:
+        """Read one click file, in any form that `backtal.read_clicks` knows, without comparing it with the videos.
+
+        Raises:
+            DataError: if it is missing or malformed.
+        """
+        if path in self._click_readers:
+            return self._click_readers[Path(path)]()
+        rates = {name: video.frame_rate for name, video in self.annotations.videos.items()}
+        return read_clicks(path, frame_rates={name: rate for name, rate in rates.items() if rate})
+
+    def clicks(self, files: Sequence[str | Path]) -> dict[str, ClickTrack]:
+        """Read click files, put them together and check that every click belongs to a video of the dataset.
+
+        Raises:
+            DataError: for a click outside its video, on an unknown video or with an unknown label.
+        """
+        found: dict[str, tuple[Click, ...]] = {}
+        for path in files:
+            for video, track in self.read_clicks(path).items():
+                found[video] = found.get(video, ()) + track.clicks
+        tracks = {video: ClickTrack(video, clicks) for video, clicks in found.items()}
+        durations = {name: video.duration for name, video in self.annotations.videos.items()}
+        check_clicks(tracks, durations, self.labels)
+        return tracks
 
 
-def _video(name: str, entry: Any, where: str) -> Video:
-    try:
-        duration = float(entry["duration"])
-        frames = entry.get("num_frames")
-        if frames is None and entry.get("fps"):
-            frames = round(duration * float(entry["fps"]))
-        rows = [(*map(float, item["segment"]), str(item["label"])) for item in entry["annotations"]]
-        segments = tuple(Segment(start, end, label) for start, end, label in rows)
-        video = Video(
-            name,
-            str(entry["subset"]),
-            duration,
-            frames and int(frames),
-            Localization(name, duration, segments),
-        )
-    except DataError as failure:
-        raise DataError(f"{where}: {failure}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as failure:
-        raise DataError(
-            f"{where}: needs 'subset', 'duration' and 'annotations' of 'label' and 'segment' ({failure!r})"
-        ) from None
-    if not 0 < duration < float("inf"):
-        raise DataError(f"{where}: duration must be a positive number of seconds, got {duration}")
-    return video
-
-
-class DatasetFolder:
+class DatasetFolder(VideoDataset):
     """A dataset folder: annotations, clicks and features by video.
 
     Args:
@@ -122,54 +127,86 @@ class DatasetFolder:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        if not self.root.is_dir():
+        if not Path(root).is_dir():
             raise DataError(f"{root}: no such dataset folder")
-        self.annotations = read_annotations(self.root / "annotations.json")
+        super().__init__(root, read_annotations(Path(root) / "annotations.json"), {})
+        self._click_place = self.root / "clicks"
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self.annotations.labels
+    def feature_names(self) -> set[str]:
+        """The videos that have a feature file, whether or not they are annotated."""
+        return {path.stem for path in self.root.glob("features/*.npz")}
 
     def features(self, video: Video) -> VideoFeatures:
         """Read the features of a video; the annotations give its duration."""
         path = self.root / "features" / f"{video.video_id}.npz"
         return read_features(path, duration=video.duration, num_frames=video.num_frames)
 
-    def click_files(self, names: Sequence[str | Path] = ()) -> list[Path]:
-        """The click files to use: those named (paths, or names in ``clicks/``), else the only one there is.
+    def click_paths(self) -> list[Path]:
+        """The files in ``clicks/``."""
+        return sorted(self._click_place.glob("*.txt"))
 
-        Raises:
-            DataError: if a file is missing, there is none, or there are several to choose from.
-        """
-        folder = self.root / "clicks"
-        present = sorted(folder.glob("*.txt"))
-        if names:
-            found = [path if (path := Path(name)).exists() else folder / path.name for name in names]
-            for name, path in zip(names, found, strict=True):
-                if not path.is_file():
-                    raise DataError(f"{name}: no such click file, neither as a path nor in {folder}")
-            return found
-        if not present:
-            raise DataError(f"{folder}: no click file (*.txt); give one, or train from video labels only")
-        if len(present) > 1:
+
+def write_folder(
+    dataset: VideoDataset,
+    out: str | Path,
+    *,
+    clicks: Sequence[str | Path] = (),
+    skip_missing: bool = False,
+    half: bool = False,
+) -> None:
+    """Write a dataset as our dataset folder; stopped, it goes on where it was when called again.
+
+    Each file appears whole or not at all, and ``annotations.json`` last: without it the folder is no dataset yet.
+
+    Args:
+        dataset: what to write, for example what `backtal.layouts.open_layout` opened.
+        out: the folder to write.
+        clicks: click files beside the dataset's own.
+        skip_missing: leave out the videos that have no features, instead of refusing.
+        half: store features as float16 (half the size, three significant digits).
+
+    Raises:
+        DataError: if `out` holds another dataset, features are missing or damaged, or clicks do not fit.
+    """
+    out, videos = Path(out), dict(dataset.annotations.videos)
+    if missing := [name for name in videos if name not in dataset.feature_names()]:
+        if not skip_missing or len(missing) == len(videos):
             raise DataError(
-                f"{folder} holds {name_some(p.name for p in present)}: choose one with --clicks "
-                "(repeat the option to put several together)"
+                f"{dataset.root}: {len(missing)} of {len(videos)} videos have no features: {name_some(missing)}; "
+                "add them, or leave these videos out with --skip-missing"
             )
-        return present
+        videos = {name: video for name, video in videos.items() if name not in set(missing)}
+    if unsafe := [name for name in videos if name != Path(name).name or name.startswith(".") or "\\" in name]:
+        raise DataError(f"{dataset.root}: video {unsafe[0]!r} is no name for a file")
+    paths = [*dataset.click_paths(), *map(Path, clicks)]
+    if len({path.stem for path in paths}) < len(paths):
+        raise DataError(f"click files of one name: {name_some(paths)}")
+    tracks = {path: dataset.clicks([path]) for path in paths}
+    first = dataset.features(next(iter(videos.values())))
+    made = {"spec": repr(first.spec), "start": first.axis.start, "step": first.axis.step, "half": half}
+    made |= {"source": str(dataset.root.resolve()), "labels": list(dataset.labels), "videos": sorted(videos)}
+    _claim(out / _MARKER, made)
+    for name, video in progress(videos.items(), desc="converting", unit="video"):
+        target = out / "features" / f"{name}.npz"
+        if not target.exists():
+            write_features(target, dataset.features(video), half=half)
+    for path, found in tracks.items():
+        kept = [track for name, track in found.items() if name in videos]
+        write_clicks(out / "clicks" / f"{path.stem}.txt", kept, dataset.labels)
+    write_annotations(out / "annotations.json", Annotations(dataset.labels, videos))
+    (out / _MARKER).unlink()
 
-    def clicks(self, files: Sequence[str | Path]) -> dict[str, ClickTrack]:
-        """Read click files and check that every click belongs to a video of the dataset.
 
-        Raises:
-            DataError: for a click outside its video, on an unknown video or with an unknown label.
-        """
-        tracks = read_clicks(*files)
-        durations = {name: video.duration for name, video in self.annotations.videos.items()}
-        check_clicks(tracks, durations, self.labels)
-        return tracks
+def _claim(marker: Path, conversion: dict[str, Any]) -> None:
+    """Begin a conversion in an empty folder, or go on with the same one."""
+    out = marker.parent
+    if marker.exists():
+        if read_json(marker) != conversion:
+            raise DataError(f"{out}: another conversion was begun here; delete the folder or choose another")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: already there and not empty; delete it or choose another folder")
+    else:
+        write_json(marker, conversion)
 
 
 class Example(NamedTuple):
@@ -212,7 +249,7 @@ class TrainingSet(Dataset[Example]):
 
     def __init__(
         self,
-        folder: DatasetFolder,
+        folder: VideoDataset,
         subset: str,
         clicks: Mapping[str, ClickTrack] | None,
         model: ModelConfig,
@@ -237,7 +274,7 @@ class TrainingSet(Dataset[Example]):
         """Check every file, keep what fits in memory, gather the mean and deviation of each channel."""
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         first = None
-        for index in trange(len(self), desc="reading features", unit="video", leave=False, disable=None):
+        for index in progress(range(len(self)), desc="reading features", unit="video", leave=False):
             video = self.folder.features(self.videos[index])
             first = first or video
             video.check(first.features.shape[0], self.model.kernel_size, self.model.feature_spec or first.spec)

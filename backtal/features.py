@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,7 +164,8 @@ class VideoFeatures:
 def read_features(path: str | Path, *, duration: float | None = None, num_frames: int | None = None) -> VideoFeatures:
     """Read a feature file: ``.npz`` with ``features [D, T]``, or ``rgb`` and ``flow``, which are stacked.
 
-    The file may also hold ``duration`` (seconds), ``num_frames`` and ``spec`` (a `FeatureSpec` as JSON).
+    The file may also hold ``duration`` (seconds), ``num_frames``, ``spec`` (a `FeatureSpec` as JSON), and ``start``
+    and ``step``, the seconds of a `TimeAxis` that the spec does not give.
 
     Args:
         path: the file; its stem is the video id.
@@ -176,7 +178,7 @@ def read_features(path: str | Path, *, duration: float | None = None, num_frames
     """
     path = Path(path)
     arrays = _load_npz(path)
-    features = torch.from_numpy(_stack(arrays, path))
+    features = torch.from_numpy(stack_channels(arrays, path))
     spec = None
     if "spec" in arrays:
         try:
@@ -198,7 +200,12 @@ def read_features(path: str | Path, *, duration: float | None = None, num_frames
         )
     if not (math.isfinite(duration) and duration > 0):
         raise DataError(f"{path}: duration must be a positive number of seconds, got {duration}")
-    return VideoFeatures(path.stem, features, TimeAxis.of(length, duration, num_frames, spec), spec)
+    axis = TimeAxis.of(length, duration, num_frames, spec)
+    if "start" in arrays and "step" in arrays:
+        axis = dataclasses.replace(axis, start=float(arrays["start"]), step=float(arrays["step"]))
+        if not (math.isfinite(axis.start) and math.isfinite(axis.step) and axis.step > 0):
+            raise DataError(f"{path}: start {axis.start} and step {axis.step} are no seconds of a time axis")
+    return VideoFeatures(path.stem, features, axis, spec)
 
 
 def write_features(path: str | Path, video: VideoFeatures, *, half: bool = True) -> None:
@@ -209,6 +216,9 @@ def write_features(path: str | Path, video: VideoFeatures, *, half: bool = True)
     }
     if video.axis.num_frames is not None:
         content["num_frames"] = np.array(video.axis.num_frames)
+    axis = video.axis
+    if axis != TimeAxis.of(axis.length, axis.duration, axis.num_frames, video.spec):
+        content |= {"start": np.array(axis.start), "step": np.array(axis.step)}
     if video.spec is not None:
         content["spec"] = np.array(json.dumps(dataclasses.asdict(video.spec)))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -217,19 +227,22 @@ def write_features(path: str | Path, video: VideoFeatures, *, half: bool = True)
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: expected an .npz archive")
-            return {name: archive[name] for name in archive.files}
+        with path.open("rb") as file, zipfile.ZipFile(file):
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such feature file") from None
-    except DataError:
-        raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as failure:
         raise DataError(f"{path}: not a readable .npz file (truncated or damaged?): {failure}") from failure
 
 
-def _stack(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
+def stack_channels(arrays: Mapping[str, np.ndarray], path: str | Path) -> np.ndarray:
+    """Check the arrays of a video, ``features [D, T]`` or ``rgb`` and ``flow``, and stack them to ``[D, T]`` float32.
+
+    Raises:
+        DataError: naming `path`, if they are missing, not numeric, empty, of different lengths, NaN or infinite.
+    """
     if "features" in arrays:
         names = ["features"]
     elif "rgb" in arrays and "flow" in arrays:

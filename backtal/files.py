@@ -1,12 +1,15 @@
-"""Reading and writing files so that nothing half-written is ever seen."""
+"""Reading and writing files so that nothing half-written is ever seen; progress bars."""
 
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from backtal.errors import BackTALError, DataError
 
@@ -64,3 +67,8 @@ def read_json(path: str | Path, error: type[BackTALError] = DataError) -> dict[s
     if not isinstance(content, dict):
         raise error(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def progress(items: Iterable, **options: Any) -> tqdm:
+    """A progress bar on stderr; where stderr is not a terminal, a line every ten seconds."""
+    return tqdm(items, mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True, **options)

@@ -37,7 +37,9 @@ class AffinityConv1d(nn.Module):
         backend: Backend | None = None,
     ) -> None:
         super().__init__()
-        self.dilation, self.layout, self.backend = dilation, layout, backend
+        self.dilation = dilation
+        self.layout: Layout = layout
+        self.backend: Backend | None = backend
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()

@@ -64,7 +64,7 @@ def localize_arrays(
     """
     classes = np.flatnonzero(probabilities >= config.class_threshold)
     count = config.upsample * axis.length if config.upsample else (axis.num_frames or axis.length)
-    scores = frame_scores[classes]
+    scores = frame_scores[classes].astype(np.float64)
     if config.frame_scores == "minmax":
         scores = minmax(scores)
     scores = resize(scores, count)
@@ -85,7 +85,7 @@ def localize_arrays(
             intervals = np.vstack([intervals, [0.0, axis.duration]])
             run_scores = np.append(run_scores, config.whole_video_score)
         for (start, end), score in zip(*_suppress(intervals, run_scores, config), strict=True):
-            segments.append(Segment(float(start), float(end), labels[class_index], float(score)))
+            segments.append(Segment(float(start), float(end), labels[int(class_index)], float(score)))
     return sorted(segments, key=lambda s: -s.score)
 
 

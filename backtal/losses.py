@@ -237,21 +237,22 @@ class BackTALLoss(nn.Module):
             labels: ``[B, C]`` multi-hot.
             clicks: ``[B, T]`` class index of a clicked frame, C for background, -1 where not clicked.
         """
-        if output.base_cas is None or output.base_scores is None:
+        base_cas, base_scores = output.base_cas, output.base_scores
+        if base_cas is None or base_scores is None:
             raise ValueError("the losses need the base stream: run the model in training mode or with base_stream=True")
         config, lengths = self.config, output.lengths
         background = clicks == labels.shape[1]
         terms = {
-            "video_base": video_loss(output.base_scores, labels, background=True),
+            "video_base": video_loss(base_scores, labels, background=True),
             "video_suppressed": video_loss(output.scores, labels, background=False),
         }
         weighted = {
             "norm": (config.norm, lambda: norm_loss(output.foreground)),
-            "frame": (config.frame, lambda: frame_loss(output.base_cas, background, mean=config.frame_mean)),
+            "frame": (config.frame, lambda: frame_loss(base_cas, background, mean=config.frame_mean)),
             "separation": (
                 config.separation,
                 lambda: score_separation_loss(
-                    output.base_cas,
+                    base_cas,
                     labels,
                     background,
                     lengths,

@@ -30,6 +30,9 @@ class BackTALModel(nn.Module):
         torch.Size([2, 3, 50])
     """
 
+    feature_mean: Tensor
+    feature_scale: Tensor
+
     def __init__(self, config: ModelConfig, localization: LocalizationConfig | None = None) -> None:
         super().__init__()
         if not config.labels:

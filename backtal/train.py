@@ -13,12 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
-from tqdm import tqdm
 
 from backtal.config import Recipe
 from backtal.datasets import Batch, TrainingSet, collate
 from backtal.errors import CheckpointError, ConfigError
-from backtal.files import atomic_path, read_json, write_json
+from backtal.files import atomic_path, progress, read_json, write_json
 from backtal.losses import BackTALLoss
 from backtal.model import BackTALModel
 
@@ -142,6 +141,8 @@ class _Run:
                 raise ConfigError(
                     f"{self.out}: the run was started with other settings or data: {'; '.join(differing)}"
                 )
+            for leftover in self.out.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
             self._load_state()
         elif self.accelerator.is_main_process:
             write_json(path, wanted)
@@ -149,13 +150,13 @@ class _Run:
 
     def epochs(self) -> Iterator[int]:
         """The epochs left, with progress on stderr."""
-        bar = tqdm(
+        bar = progress(
             range(self.first_epoch, self.settings.epochs + 1),
             desc="training",
             unit="epoch",
             initial=self.first_epoch - 1,
             total=self.settings.epochs,
-            disable=None if self.accelerator.is_main_process else True,
+            disable=not self.accelerator.is_main_process,
         )
         for epoch in bar:
             yield epoch

@@ -1,11 +1,17 @@
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from backtal import Segment, simulate_clicks, write_clicks
+
 DATA = Path(__file__).parent / "data"
 SHARED = Path(os.environ.get("BACKTAL_SHARED", Path(__file__).parents[2] / "shared"))
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +25,38 @@ def shared(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"research data not available: {'/'.join(parts)}")
     return path
+
+
+LABELS = ("jump", "run")
+TINY = ("hidden_dim=8", "filter_dim=4", "embedding_hidden_dim=4", "embedding_dim=4", "batch_size=3", "epochs=4")
+
+
+def make_folder(root: Path, *, videos: int = 6, dim: int = 8) -> Path:
+    """A tiny dataset folder: in a `jump` channel 0 is high, in a `run` channel 1; 2 snippets per second."""
+    rng = np.random.default_rng(0)
+    (root / "features").mkdir(parents=True)
+    database, tracks = {}, []
+    for index in range(videos + 2):
+        length = int(rng.integers(20, 30))
+        name, duration = f"v{index}", length / 2
+        first = int(rng.integers(3, length // 2))
+        segments = [Segment(first / 2, (first + 4) / 2, LABELS[index % 2])]
+        features = rng.normal(0, 0.3, (dim, length)).astype(np.float32)
+        features[index % 2, first : first + 4] += 2
+        np.savez(root / "features" / f"{name}.npz", features=features)
+        database[name] = {
+            "subset": "training" if index < videos else "test",
+            "duration": duration,
+            "fps": 20.0,
+            "annotations": [{"label": s.label, "segment": [s.start, s.end]} for s in segments],
+        }
+        if index < videos:
+            tracks.append(simulate_clicks(name, segments, duration, rng))
+    (root / "annotations.json").write_text(json.dumps({"labels": LABELS, "database": database}))
+    write_clicks(root / "clicks" / "A1.txt", tracks, LABELS)
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "data")

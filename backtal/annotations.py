@@ -1,0 +1,185 @@
+"""What is known of the videos of a dataset: their labels and ground truth, in ActivityNet's form."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backtal.clicks import BACKGROUND
+from backtal.errors import DataError, name_some
+from backtal.files import read_json, write_json
+from backtal.segments import Localization, Segment
+
+_AMBIGUOUS = "Ambiguous"
+
+
+@dataclass(frozen=True)
+class Video:
+    """What the annotations say about a video. Times in seconds.
+
+    `video_labels` are labels known to occur without saying when, beside those of the ground truth.
+    """
+
+    video_id: str
+    subset: str
+    duration: float
+    num_frames: int | None
+    ground_truth: Localization
+    fps: float | None = None
+    video_labels: frozenset[str] = frozenset()
+
+    @property
+    def labels(self) -> set[str]:
+        """The video-level labels: all that training may know of the ground truth."""
+        return {segment.label for segment in self.ground_truth} | self.video_labels
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second, where known or derivable."""
+        return self.fps or (self.num_frames / self.duration if self.num_frames else None)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The labels of a dataset, in their order, and its videos by name."""
+
+    labels: tuple[str, ...]
+    videos: dict[str, Video]
+
+    def subset(self, name: str) -> list[Video]:
+        """The videos of a subset, in the file's order.
+
+        Raises:
+            DataError: if there is none; the message lists the subsets.
+        """
+        found = [video for video in self.videos.values() if video.subset == name]
+        if not found:
+            known = sorted({video.subset for video in self.videos.values()})
+            raise DataError(f"no video in subset {name!r}; the dataset has {', '.join(known) or 'no videos'}")
+        return found
+
+
+def read_annotations(path: str | Path) -> Annotations:
+    """Read annotations in ActivityNet's form.
+
+    ``{"labels": [...], "database": {video: {"subset", "duration", "fps", "num_frames", "annotations":
+    [{"label", "segment": [start, end]}]}}}``. Without ``labels``, they are those that occur, sorted. A video of which
+    only the labels are known has ``"labels": [...]`` in the place of ``annotations``, or beside it.
+
+    Raises:
+        DataError: if the file is missing or malformed, or a label is not listed; the message names the video.
+    """
+    return parse_annotations(read_json(path), path)
+
+
+def parse_annotations(content: Mapping[str, Any], where: str | Path) -> Annotations:
+    """Make annotations of the content of such a file; `where` begins the messages. See `read_annotations`."""
+    database = content.get("database")
+    if not isinstance(database, dict) or not database:
+        raise DataError(f"{where}: no videos: expected a non-empty object 'database'")
+    videos = {name: _video(name, entry, f"{where}: video {name}") for name, entry in database.items()}
+    labels = content.get("labels")
+    if labels is None:
+        labels = sorted({label for video in videos.values() for label in video.labels})
+    if not isinstance(labels, list | tuple) or not all(isinstance(label, str) and label for label in labels):
+        raise DataError(f"{where}: 'labels' must be a list of names")
+    if len(set(labels)) < len(labels) or BACKGROUND in labels:
+        raise DataError(f"{where}: 'labels' must be different from each other and from {BACKGROUND!r}")
+    for video in videos.values():
+        if unknown := sorted(video.labels - set(labels)):
+            raise DataError(
+                f"{where}: video {video.video_id}: unknown label {unknown[0]!r}; known are {name_some(labels, 30)}"
+            )
+    return Annotations(tuple(labels), videos)
+
+
+def _video(name: str, entry: Any, where: str) -> Video:
+    try:
+        duration = float(entry["duration"])
+        fps = float(entry["fps"]) if entry.get("fps") else None
+        frames = entry.get("num_frames")
+        if frames is None and fps:
+            frames = round(duration * fps)
+        items = entry["annotations"] if "labels" not in entry else entry.get("annotations", ())
+        rows = [(*map(float, item["segment"]), str(item["label"])) for item in items]
+        segments = tuple(Segment(start, end, label) for start, end, label in rows)
+        video = Video(
+            name,
+            str(entry["subset"]),
+            duration,
+            frames and int(frames),
+            Localization(name, duration, segments),
+            fps,
+            frozenset(str(label) for label in entry.get("labels", ())),
+        )
+    except DataError as failure:
+        raise DataError(f"{where}: {failure}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as failure:
+        raise DataError(
+            f"{where}: needs 'subset', 'duration' and 'annotations' of 'label' and 'segment' ({failure!r})"
+        ) from None
+    if not 0 < duration < float("inf"):
+        raise DataError(f"{where}: duration must be a positive number of seconds, got {duration}")
+    return video
+
+
+def read_dialect(
+    path: Path,
+    labels: tuple[str, ...] | None,
+    complete: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda name, entry: entry,
+    keep: Iterable[str] | None = None,
+) -> Annotations:
+    """Read annotations in one of the dialects of ActivityNet's form that other projects write.
+
+    Frames may be called ``frame``, ``frames`` or ``num_frames``, ``annotations`` may be missing, those labelled
+    ``Ambiguous`` are left out, and ``activity_list`` or ``label_id`` orders the labels.
+
+    Args:
+        path: the file.
+        labels: names of the classes; None for the file's.
+        complete: fills in what the entry of a video lacks.
+        keep: the videos to read; None for all.
+
+    Raises:
+        DataError: as `read_annotations`, and where a video of `keep` is not in the file.
+    """
+    content = read_json(path)
+    database = content.get("database")
+    if not isinstance(database, dict) or not all(isinstance(entry, dict) for entry in database.values()):
+        raise DataError(f"{path}: expected an object 'database' of videos")
+    kept = list(database) if keep is None else list(keep)
+    if unknown := [name for name in kept if name not in database]:
+        raise DataError(f"{path}: no annotations of {len(unknown)} videos that the split names: {name_some(unknown)}")
+    entries, order = {}, {}
+    for name in kept:
+        entry = complete(name, dict(database[name]))
+        items = [item for item in entry.get("annotations") or () if item.get("label") != _AMBIGUOUS]
+        order |= {item["label"]: item["label_id"] for item in items if "label_id" in item}
+        frames = next((entry[key] for key in ("num_frames", "frames", "frame") if entry.get(key)), None)
+        entries[name] = entry | {"annotations": items, "num_frames": frames}
+    ordered = sorted(order, key=order.__getitem__) or None
+    listed = labels or content.get("labels") or content.get("activity_list") or ordered
+    return parse_annotations({"labels": listed, "database": entries}, path)
+
+
+def write_annotations(path: str | Path, annotations: Annotations) -> None:
+    """Write annotations that `read_annotations` reads, atomically."""
+    write_json(
+        path,
+        {
+            "labels": list(annotations.labels),
+            "database": {name: _entry(video) for name, video in annotations.videos.items()},
+        },
+    )
+
+
+def _entry(video: Video) -> dict[str, Any]:
+    entry: dict[str, Any] = {"subset": video.subset, "duration": video.duration}
+    if video.fps is not None:
+        entry["fps"] = video.fps
+    if video.num_frames is not None:
+        entry["num_frames"] = video.num_frames
+    if video.video_labels:
+        entry["labels"] = sorted(video.video_labels)
+    entry["annotations"] = [{"label": s.label, "segment": [s.start, s.end]} for s in video.ground_truth]
+    return entry

@@ -1,0 +1,285 @@
+"""Checking a dataset: what is missing, what does not line up, and what to do about it."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+from backtal.annotations import Video
+from backtal.clicks import BACKGROUND, Click, ClickTrack
+from backtal.datasets import VideoDataset
+from backtal.errors import DataError, name_some
+from backtal.features import FeatureSpec, TimeAxis
+from backtal.files import progress
+
+_SHORTEST = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of problem: an ``"error"`` stops training or localization, a ``"warning"`` makes it worse.
+
+    `items` names every video (or click) concerned, `advice` says what to do.
+    """
+
+    level: Literal["error", "warning"]
+    kind: str
+    message: str
+    items: tuple[str, ...] = ()
+    advice: str = ""
+
+    def __str__(self) -> str:
+        listed = f": {name_some(self.items)}" if self.items else ""
+        advice = f"\n      {self.advice}" if self.advice else ""
+        return f"  {self.level}: {self.message}{listed}{advice}"
+
+
+@dataclass(frozen=True)
+class ClickCount:
+    """Counts of one click file: `inside` are background clicks within an action, `on_edge` those exactly on an end."""
+
+    file: str
+    videos: int
+    clicks: int
+    background: int
+    inside: int
+    on_edge: int
+
+    def __str__(self) -> str:
+        text = f"clicks {self.file}: {self.clicks} in {self.videos} videos"
+        if self.background < self.clicks:
+            text += f", {self.clicks - self.background} of them on actions"
+        if self.background:
+            share = 100 * self.inside / self.background
+            text += f"; {self.inside} background clicks ({share:.1f} %) lie inside an action"
+            text += f", {self.on_edge} of these exactly on its start or end" if self.on_edge else ""
+        return text
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What `check_dataset` found; prints as a report, `broken` where there is an error."""
+
+    root: str
+    labels: int
+    instances: int
+    subsets: dict[str, int]
+    features: str
+    clicks: tuple[ClickCount, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def broken(self) -> bool:
+        """Whether something stops training or localization."""
+        return any(finding.level == "error" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values, every video named."""
+        return {**asdict(self), "broken": self.broken}
+
+    def __str__(self) -> str:
+        subsets = ", ".join(f"{count} {name}" for name, count in self.subsets.items())
+        total = sum(self.subsets.values())
+        lines = [f"{self.root}: {total} videos ({subsets}), {self.labels} labels, {self.instances} instances"]
+        lines += [f"features: {self.features}", *map(str, self.clicks)]
+        lines += ["", *map(str, sorted(self.findings, key=lambda f: f.level))] if self.findings else []
+        errors = sum(finding.level == "error" for finding in self.findings)
+        lines += ["", f"{errors} error(s), {len(self.findings) - errors} warning(s)"]
+        return "\n".join(lines)
+
+
+def check_dataset(
+    dataset: VideoDataset, click_files: Sequence[str | Path] = (), *, features: bool = True
+) -> DatasetReport:
+    """Read everything and report what is missing and what does not line up, instead of stopping at the first problem.
+
+    Args:
+        dataset: an opened dataset folder, or other layout.
+        click_files: paths, or names of the dataset's own files; all of its own where empty.
+        features: also read the features.
+
+    Raises:
+        DataError: if a click file is not there. (Malformed annotations already stop the opening of a dataset.)
+    """
+    videos = dataset.annotations.videos
+    summary, findings = "not checked", list(_annotation_findings(dataset))
+    if features:
+        summary, found = _check_features(dataset)
+        findings += found
+    counts = []
+    for path in dataset.click_files(click_files) if click_files else dataset.click_paths():
+        try:
+            tracks = dataset.read_clicks(path)
+        except DataError as failure:
+            findings.append(Finding("error", "click_file", str(failure)))
+            continue
+        counts.append(_count(path.name, tracks, videos))
+        findings += _click_findings(path.name, tracks, dataset)
+    return DatasetReport(
+        root=str(dataset.root),
+        labels=len(dataset.labels),
+        instances=sum(len(video.ground_truth) for video in videos.values()),
+        subsets=dict(Counter(video.subset for video in videos.values())),
+        features=summary,
+        clicks=tuple(counts),
+        findings=tuple(findings),
+    )
+
+
+def _annotation_findings(dataset: VideoDataset) -> Iterator[Finding]:
+    videos = dataset.annotations.videos.values()
+    if unlabelled := [v.video_id for v in videos if not v.labels]:
+        message = f"{len(unlabelled)} video(s) without any label"
+        advice = "training refuses videos without a label: label them or move them to another subset"
+        yield Finding("warning", "unlabelled_videos", message, tuple(unlabelled), advice)
+    if unused := [label for label in dataset.labels if not any(label in v.labels for v in videos)]:
+        yield Finding("warning", "unused_labels", f"{len(unused)} label(s) that no video has", tuple(unused))
+    rates = [v for v in videos if v.fps and v.num_frames and abs(v.num_frames / v.fps - v.duration) > 1]
+    if rates:
+        items = tuple(f"{v.video_id} ({v.num_frames} frames at {v.fps:g} fps, {v.duration:g} s)" for v in rates)
+        message = f"{len(rates)} video(s) whose num_frames, fps and duration contradict each other by more than 1 s"
+        yield Finding("warning", "frame_rate", message, items, "correct the one that is wrong; times depend on it")
+    instances = [(v, s) for v in videos for s in v.ground_truth]
+    outside = [(v, s) for v, s in instances if s.start < 0 or s.end > v.duration]
+    if beyond := [f"{v.video_id} ({s.start:g}-{s.end:g} s of {v.duration:g} s)" for v, s in outside]:
+        message = f"{len(beyond)} instance(s) reach beyond their video"
+        advice = "the duration or the annotation is wrong; evaluation cannot find what lies outside"
+        yield Finding("warning", "instance_outside", message, tuple(beyond), advice)
+    if empty := [f"{v.video_id} at {s.start:g} s" for v, s in instances if s.duration == 0]:
+        yield Finding("warning", "empty_instance", f"{len(empty)} instance(s) of zero length", tuple(empty))
+    counted = Counter((v.video_id, s) for v, s in instances)
+    repeated = [f"{name} ({s.label} {s.start:g}-{s.end:g} s)" for (name, s), count in counted.items() if count > 1]
+    if repeated:
+        yield Finding("warning", "repeated_instance", f"{len(repeated)} instance(s) given twice", tuple(repeated))
+
+
+class _Shape(NamedTuple):
+    """What the check keeps of the features of a video."""
+
+    video: Video
+    dim: int
+    axis: TimeAxis
+    spec: FeatureSpec | None
+
+
+def _check_features(dataset: VideoDataset) -> tuple[str, list[Finding]]:
+    videos, present = dataset.annotations.videos, dataset.feature_names()
+    findings, shapes, damaged = [], list[_Shape](), []
+    if missing := [name for name in videos if name not in present]:
+        which = "no video has features" if len(missing) == len(videos) else f"{len(missing)} video(s) without features"
+        advice = "extract them to features/<video>.npz, or convert them with `backtal dataset convert`"
+        findings.append(Finding("error", "missing_features", which, tuple(missing), advice))
+    if extra := sorted(present - videos.keys()):
+        message = f"{len(extra)} feature file(s) of videos that are not annotated"
+        findings.append(Finding("warning", "extra_features", message, tuple(extra), "they are not used"))
+    for name in progress([name for name in videos if name in present], desc="reading features", leave=False):
+        try:
+            found = dataset.features(videos[name])
+        except DataError as failure:
+            damaged.append(str(failure))
+            continue
+        shapes.append(_Shape(videos[name], found.features.shape[0], found.axis, found.spec))
+    if damaged:
+        message = f"{len(damaged)} feature file(s) cannot be used"
+        findings.append(Finding("error", "damaged_features", message, tuple(damaged), "extract or copy them again"))
+    findings += _shape_findings(shapes)
+    if not shapes:
+        return "none", findings
+    dims = "/".join(map(str, sorted({shape.dim for shape in shapes})))
+    lengths = [shape.axis.length for shape in shapes]
+    rate = median(1 / shape.axis.step for shape in shapes)
+    span = f"{min(lengths)}-{max(lengths)} snippets, {rate:.3g} per second"
+    return f"{len(shapes)} of {len(videos)} videos, {dims} channels, {span}", findings
+
+
+def _shape_findings(shapes: Sequence[_Shape]) -> Iterator[Finding]:
+    if not shapes:
+        return
+    common = Counter(shape.dim for shape in shapes).most_common(1)[0][0]
+    if odd := [f"{s.video.video_id} ({s.dim} channels)" for s in shapes if s.dim != common]:
+        message = f"{len(odd)} video(s) whose features do not have {common} channels like the others"
+        yield Finding("error", "feature_dim", message, tuple(odd), "all features must come from one extractor")
+    first = next((s.spec for s in shapes if s.spec), None)
+    differing = [(s.video.video_id, s.spec.mismatches(first)) for s in shapes if s.spec and first]
+    if other := [f"{name} ({'; '.join(wrong)})" for name, wrong in differing if wrong]:
+        message = f"{len(other)} video(s) whose features were made differently from the first ones"
+        yield Finding("error", "feature_spec", message, tuple(other), "extract all features in the same way")
+    if short := [f"{s.video.video_id} ({s.axis.length})" for s in shapes if s.axis.length < _SHORTEST]:
+        message = f"{len(short)} video(s) of fewer than {_SHORTEST} snippets, the span of one kernel"
+        yield Finding("error", "short_video", message, tuple(short), "leave them out, or extract with a smaller stride")
+    rescaled = len({s.axis.length for s in shapes}) == 1
+    usual = None if rescaled else median(s.axis.step for s in shapes)
+    apart: dict[Literal["error", "warning"], list[str]] = {"error": [], "warning": []}
+    for shape in shapes:
+        duration, covered = shape.video.duration, _covered(shape.axis, usual)
+        difference = abs(covered - duration)
+        if difference > max(1.0, 4 * shape.axis.step, 0.05 * duration):
+            level = "error" if difference > 0.25 * duration else "warning"
+            apart[level].append(f"{shape.video.video_id} ({covered:.1f} s of features, {duration:.1f} s of video)")
+    for level, items in apart.items():
+        if items:
+            message = f"{len(items)} video(s) whose features do not cover their duration"
+            advice = "compare fps, stride and window of the features, and the duration in the annotations"
+            yield Finding(level, "feature_length", message, tuple(items), advice)
+
+
+def _covered(axis: TimeAxis, usual: float | None) -> float:
+    """Seconds that the snippets span; where their rate is only derived from the duration, at the `usual` rate."""
+    derived = usual and axis == TimeAxis.even(axis.length, axis.duration, axis.num_frames)
+    return axis.length * usual if usual and derived else axis.start + axis.length * axis.step
+
+
+def _count(name: str, tracks: dict[str, ClickTrack], videos: dict[str, Video]) -> ClickCount:
+    clicks = [click for track in tracks.values() for click in track.clicks]
+    inside = list(_inside(tracks, videos))
+    edges = [click for _, click, label, on_edge in inside if on_edge]
+    background = sum(click.label == BACKGROUND for click in clicks)
+    return ClickCount(name, len(tracks), len(clicks), background, len(inside), len(edges))
+
+
+def _inside(tracks: dict[str, ClickTrack], videos: dict[str, Video]) -> Iterator[tuple[str, Click, str, bool]]:
+    """Background clicks within an annotated action, both its ends included: video, click, label, only on an end."""
+    for name, track in tracks.items():
+        for click in track.clicks if name in videos else ():
+            hit = [s for s in videos[name].ground_truth if s.start <= click.time <= s.end]
+            if click.label == BACKGROUND and hit:
+                yield name, click, hit[0].label, all(click.time in (s.start, s.end) for s in hit)
+
+
+def _strayed(click: Click, video: Video) -> bool:
+    """Whether an action click lies outside every instance of its action, where instances are annotated."""
+    instances = [s for s in video.ground_truth if s.label == click.label]
+    return bool(instances) and not any(s.start <= click.time <= s.end for s in instances)
+
+
+def _click_findings(file: str, tracks: dict[str, ClickTrack], dataset: VideoDataset) -> Iterator[Finding]:
+    videos, known = dataset.annotations.videos, {*dataset.labels, BACKGROUND}
+    clicks = [(name, click) for name, track in tracks.items() if name in videos for click in track.clicks]
+    if unknown := sorted(tracks.keys() - videos.keys()):
+        message = f"{file}: clicks on {len(unknown)} video(s) that are not in the dataset"
+        yield Finding("error", "unknown_video", message, tuple(unknown), "remove these rows, or annotate the videos")
+    if labels := [f"{name} at {c.time:g} s ({c.label})" for name, c in clicks if c.label not in known]:
+        message = f"{file}: {len(labels)} click(s) with a label that the dataset does not have"
+        yield Finding("error", "unknown_label", message, tuple(labels))
+    if late := [f"{n} at {c.time:g} s of {videos[n].duration:g} s" for n, c in clicks if c.time > videos[n].duration]:
+        yield Finding("error", "click_outside", f"{file}: {len(late)} click(s) after the end of the video", tuple(late))
+    if inside := [f"{name} at {click.time:g} s ({label})" for name, click, label, _ in _inside(tracks, videos)]:
+        share = 100 * len(inside) / sum(click.label == BACKGROUND for _, click in clicks)
+        message = f"{file}: {len(inside)} background click(s) ({share:.1f} %) lie inside an annotated action"
+        advice = "look at them (--json lists all): either the click or the annotation is wrong"
+        yield Finding("warning", "click_inside_action", message, tuple(inside), advice)
+    strayed = [f"{name} at {c.time:g} s ({c.label})" for name, c in clicks if _strayed(c, videos[name])]
+    if strayed:
+        message = f"{file}: {len(strayed)} action click(s) outside every instance of their action"
+        yield Finding("warning", "action_click_outside", message, tuple(strayed))
+    counted = Counter((name, click.time, click.label) for name, click in clicks)
+    repeated = [f"{name} at {time:g} s" for (name, time, _), count in counted.items() if count > 1]
+    if repeated:
+        yield Finding("warning", "repeated_click", f"{file}: {len(repeated)} click(s) given twice", tuple(repeated))
+    clicked = {videos[name].subset for name in tracks if name in videos}
+    if bare := [v.video_id for v in videos.values() if v.subset in clicked and not tracks.get(v.video_id)]:
+        message = f"{file}: {len(bare)} video(s) of subset {name_some(sorted(clicked))} without any click"
+        advice = "click them, or train with --set allow_unclicked=true"
+        yield Finding("warning", "unclicked_videos", message, tuple(bare), advice)

@@ -1,0 +1,270 @@
+"""The command line as a user meets it: the whole path, and every kind of bad input."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import TINY, make_folder
+from safetensors.torch import load_file, save_file
+
+from backtal.cli import main
+
+SETTINGS = [part for setting in TINY for part in ("--set", setting)]
+
+
+def backtal(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A dataset folder and a run on it, read-only for the tests."""
+    base = tmp_path_factory.mktemp("cli")
+    make_folder(base / "data")
+    done = backtal("train", base / "data", "--out", base / "run", *SETTINGS)
+    assert done.exit_code == 0, done.output
+    return base
+
+
+def test_the_whole_path(trained, tmp_path):
+    out = tmp_path / "predictions.json"
+    done = backtal("localize", trained / "data", "--model", trained / "run", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == ""
+    assert "2 videos" in done.stderr
+    assert set(json.loads(out.read_text())["results"]) == {"v6", "v7"}
+    done = backtal("evaluate", out, "--data", trained / "data", "--tiou", "0.1:0.5:0.2", "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert set(report["mAP"]) == {"0.1", "0.3", "0.5"}
+    assert report["average"] == pytest.approx(sum(report["mAP"].values()) / 3)
+    assert {"f1", "ap"} <= set(report)
+    table = backtal("evaluate", out, "--data", trained / "data", "--protocol", "thumos14")
+    assert table.stdout.splitlines()[0].split() == ["tIoU", "0.3", "0.4", "0.5", "0.6", "0.7", "mean"]
+
+
+def test_feature_files_and_settings(trained, tmp_path):
+    source = trained / "data" / "features" / "v6.npz"
+    np.savez(tmp_path / "new.npz", features=np.load(source)["features"], duration=12.0)
+    out = tmp_path / "p.json"
+    arguments = ["localize", tmp_path / "new.npz", "--model", trained / "run", "--out", out]
+    assert backtal(*arguments, "--set", "min_score=0.0").exit_code == 0
+    assert set(json.loads(out.read_text())["results"]) == {"new"}
+    refused = backtal(*arguments, "--set", "hidden_dim=3")
+    assert refused.exit_code == 2
+    assert "only localization settings" in refused.stderr
+
+
+def test_resume_and_guard(trained, tmp_path):
+    run = shutil.copytree(trained / "run", tmp_path / "run")
+    again = backtal("train", trained / "data", "--out", run, *SETTINGS)
+    assert again.exit_code == 2
+    assert "pass --resume" in again.stderr
+    before = (run / "model.safetensors").read_bytes()
+    assert backtal("train", trained / "data", "--out", run, *SETTINGS, "--resume").exit_code == 0
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_video_labels_only(trained, tmp_path):
+    done = backtal("train", trained / "data", "--out", tmp_path / "run", "--video-labels-only", *SETTINGS)
+    assert done.exit_code == 0, done.output
+    both = backtal("train", trained / "data", "--out", tmp_path / "x", "--video-labels-only", "--clicks", "A1.txt")
+    assert both.exit_code == 2
+    assert "exclude each other" in both.stderr
+
+
+def test_help_shows_examples():
+    for command in ("train", "localize", "evaluate"):
+        done = backtal(command, "--help")
+        assert done.exit_code == 0
+        assert f"backtal {command} " in done.stdout.split("Examples:")[1]
+    assert backtal("--version").exit_code == 0
+
+
+def annotations(change):
+    def apply(root):
+        content = json.loads((root / "annotations.json").read_text())
+        change(content)
+        (root / "annotations.json").write_text(json.dumps(content))
+
+    return apply
+
+
+def features(change, video="v1"):
+    def apply(root):
+        path = root / "features" / f"{video}.npz"
+        np.savez(path, features=change(np.load(path)["features"]))
+
+    return apply
+
+
+def with_nan(x):
+    x[3, 4] = np.nan
+    return x
+
+
+def truncate(root):
+    path = root / "features" / "v1.npz"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def drop_clicks(root):
+    path = root / "clicks" / "A1.txt"
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith("v2,")))
+
+
+def add_click(row):
+    def apply(root):
+        with (root / "clicks" / "A1.txt").open("a", encoding="utf-8") as file:
+            file.write(row + "\n")
+
+    return apply
+
+
+BAD_DATA = {
+    "no folder": (shutil.rmtree, "data: no such dataset folder"),
+    "no annotations": (lambda r: (r / "annotations.json").unlink(), "annotations.json: cannot be read"),
+    "annotations not JSON": (lambda r: (r / "annotations.json").write_text("{"), "annotations.json: not valid JSON"),
+    "empty dataset": (annotations(lambda c: c.update(database={})), "annotations.json: no videos"),
+    "no training videos": (
+        annotations(lambda c: [v.update(subset="test") for v in c["database"].values()]),
+        "no video in subset 'training'; the dataset has test",
+    ),
+    "unknown label": (
+        annotations(lambda c: c["database"]["v1"]["annotations"][0].update(label="fly")),
+        "video v1: unknown label 'fly'; known are jump, run",
+    ),
+    "no duration": (annotations(lambda c: c["database"]["v1"].pop("duration")), "video v1: needs 'subset', 'duration'"),
+    "negative duration": (
+        annotations(lambda c: c["database"]["v1"].update(duration=-1)),
+        "duration must be a positive",
+    ),
+    "segment backwards": (
+        annotations(lambda c: c["database"]["v1"]["annotations"][0].update(segment=[5, 2])),
+        "video v1: segment [5.0, 2.0] of 'run': not an interval",
+    ),
+    "video with no labels": (
+        annotations(lambda c: c["database"]["v1"].update(annotations=[])),
+        "training videos without any label: v1",
+    ),
+    "missing features": (lambda r: (r / "features" / "v1.npz").unlink(), "v1.npz: no such feature file"),
+    "truncated features": (truncate, "v1.npz: not a readable .npz file"),
+    "NaN features": (features(with_nan), "v1.npz: NaN or infinite values in 1 snippet(s), the first is number 4"),
+    "wrong dimension": (features(lambda x: x[:5]), "video v1: features have 5 channels, expected 8"),
+    "T = 1": (features(lambda x: x[:, :1]), "video v1: 1 snippet(s), fewer than the"),
+    "T shorter than the kernel": (features(lambda x: x[:, :2]), "video v1: 2 snippet(s), fewer than the"),
+    "empty video": (features(lambda x: x[:, :0]), "v1.npz: `features` is empty"),
+    "no click file": (lambda r: (r / "clicks" / "A1.txt").unlink(), "no click file"),
+    "two click files": (
+        lambda r: shutil.copy(r / "clicks" / "A1.txt", r / "clicks" / "A2.txt"),
+        "holds A1.txt, A2.txt: choose one with --clicks",
+    ),
+    "video without click": (drop_clicks, "1 training video(s) without any click: v2"),
+    "click outside its video": (
+        add_click("v1,v1.mp4,2,background_background,99,99,1,1"),
+        "video v1: click at 99.0 s, but the video lasts",
+    ),
+    "click on an unknown video": (
+        add_click("w,w.mp4,2,background_background,1,1,1,1"),
+        "clicks on video w, which is not in the dataset",
+    ),
+    "click with an unknown label": (add_click("v1,v1.mp4,7,fly,1,1,1,1"), "unknown label 'fly'"),
+    "malformed click": (add_click("v1,v1.mp4,2,background_background,x,1,1,1"), "Start, End and Time must be numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_is_exit_code_2_and_one_line(folder, tmp_path, case):
+    damage, message = BAD_DATA[case]
+    damage(folder)
+    done = backtal("train", folder, "--out", tmp_path / "run", *SETTINGS)
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("backtal train: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "recipe.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'"),
+        (["--set", "epochs=0"], "must be at least 1"),
+        (["--recipe", "thumos"], "unknown recipe 'thumos'"),
+        (["--clicks", "B7.txt"], "B7.txt: no such click file"),
+        (["--subset", "train"], "no video in subset 'train'; the dataset has test, training"),
+        (["--set", "kernel_size=99"], "fewer than the 99 that one kernel spans"),
+    ],
+)
+def test_bad_options_are_exit_code_2(trained, tmp_path, options, message):
+    done = backtal("train", trained / "data", "--out", tmp_path / "run", *options)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def checkpoint(change):
+    def apply(run):
+        state = load_file(run / "model.safetensors")
+        change(state)
+        save_file(state, run / "model.safetensors")
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (checkpoint(lambda s: s.pop("trunk.0.weight")), "missing tensor(s): trunk.0.weight"),
+        (checkpoint(lambda s: s.update(extra=s["classifier.weight"].clone())), "unexpected tensor(s): extra"),
+        (shutil.rmtree, "no such checkpoint folder"),
+    ],
+    ids=["missing tensor", "extra tensor", "no folder"],
+)
+def test_a_bad_checkpoint_is_exit_code_2(trained, tmp_path, damage, message):
+    run = shutil.copytree(trained / "run", tmp_path / "run")
+    damage(run)
+    done = backtal("localize", trained / "data", "--model", run, "--out", tmp_path / "p.json")
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not (tmp_path / "p.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((5, 20), "features have 5 channels, expected 8"), ((8, 1), "1 snippet(s)"), ((8, 3), "3 snippet(s)")],
+)
+def test_features_that_do_not_fit_the_model(trained, tmp_path, shape, message):
+    np.savez(tmp_path / "v.npz", features=np.ones(shape), duration=3.0)
+    done = backtal("localize", tmp_path / "v.npz", "--model", trained / "run", "--out", tmp_path / "p.json")
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_evaluate_refuses_what_it_cannot_compare(trained, tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text('{"results": {"elsewhere": []}}')
+    done = backtal("evaluate", path, "--data", trained / "data")
+    assert done.exit_code == 2
+    assert "no prediction is for a video of the ground truth; predicted: elsewhere" in done.stderr
+    for options, message in (
+        (["--protocol", "x"], "unknown protocol 'x'"),
+        (["--tiou", "3"], "FIRST:LAST:STEP"),
+        (["--tiou", "0.5", "--protocol", "thumos14"], "exclude each other"),
+        (["--subset", "x"], "no video in subset 'x'"),
+    ):
+        done = backtal("evaluate", path, "--data", trained / "data", *options)
+        assert done.exit_code == 2
+        assert message in done.stderr
+
+
+def test_a_failure_that_is_not_the_inputs_fault_is_exit_code_1(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "predictions.json"
+    done = backtal("localize", trained / "data", "--model", trained / "run", "--out", out)
+    assert done.exit_code == 1
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,110 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backtal import ConfigError, DataError, FeatureSpec, TimeAxis, VideoFeatures, read_features, write_features
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def test_rgb_and_flow_are_stacked(tmp_path):
+    path = save(tmp_path / "v.npz", rgb=np.zeros((2, 5)), flow=np.ones((3, 5)), duration=10.0)
+    video = read_features(path)
+    assert video.video_id == "v"
+    assert video.features.shape == (5, 5)
+    assert video.features.dtype == torch.float32
+    assert video.features[2:].min() == 1
+
+
+def test_round_trip_keeps_axis_and_spec(tmp_path):
+    spec = FeatureSpec("i3d", fps=25, window=32, stride=16, dim=4)
+    video = VideoFeatures("v", torch.randn(4, 9).half().float(), TimeAxis.of(9, 6.5, 162, spec), spec)
+    write_features(tmp_path / "v.npz", video)
+    back = read_features(tmp_path / "v.npz")
+    assert (back.axis, back.spec) == (video.axis, spec)
+    torch.testing.assert_close(back.features, video.features, rtol=0, atol=0)
+
+
+def test_spec_places_snippets_around_the_middle_of_their_window():
+    axis = TimeAxis.of(10, 10.0, spec=FeatureSpec(fps=10, window=20, stride=5))
+    assert axis.step == 0.5
+    assert axis.seconds(0.5) == 1.0  # the middle of snippet 0 is the middle of frames 0 to 19
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.floats(0.1, 1e4))
+def test_axis_round_trips(length, other, duration):
+    axis = TimeAxis.even(length, duration).rescaled(other)
+    assert axis.seconds(axis.length) == pytest.approx(duration)
+    for index in {0, other // 2, other - 1}:
+        assert axis.index(axis.seconds(index + 0.5)) == index
+
+
+def test_rescaling_is_linear_with_half_pixel_centres():
+    video = VideoFeatures("v", torch.tensor([[0.0, 1.0]]), TimeAxis.even(2, 4.0)).rescaled(4)
+    torch.testing.assert_close(video.features, torch.tensor([[0.0, 0.25, 0.75, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.ones((2, 3))}, "holds \\['duration', 'x'\\]; expected `features`"),
+        ({"features": np.ones(3)}, "must be numbers \\[D, T\\]"),
+        ({"features": np.ones((2, 0))}, "is empty"),
+        ({"features": np.array([["a"]])}, "must be numbers"),
+        ({"features": np.array([[1.0, np.nan]])}, "NaN or infinite values in 1 snippet\\(s\\), the first is number 1"),
+        ({"features": np.array([[1.0, np.inf]])}, "NaN or infinite"),
+        ({"rgb": np.ones((2, 3)), "flow": np.ones((2, 4))}, "different lengths"),
+        ({"features": np.ones((2, 3)), "spec": np.array(json.dumps({"fsp": 3}))}, "unknown field 'fsp'"),
+        ({"features": np.ones((2, 3)), "spec": np.array(json.dumps({"dim": 3}))}, "2 channels, but its spec says 3"),
+    ],
+)
+def test_bad_files_name_what_is_wrong(tmp_path, arrays, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_features(save(tmp_path / "bad.npz", **({"duration": 3.0} | arrays)))
+    assert "bad.npz" in str(caught.value)
+
+
+def test_missing_truncated_and_foreign_files(tmp_path):
+    with pytest.raises(DataError, match="no such feature file"):
+        read_features(tmp_path / "none.npz")
+    whole = save(tmp_path / "a.npz", features=np.ones((20, 50)), duration=1.0).read_bytes()
+    for cut in (0, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.npz").write_bytes(whole[:cut])
+        with pytest.raises(DataError, match="not a readable"):
+            read_features(tmp_path / "cut.npz")
+    (tmp_path / "p.npz").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(DataError, match="not a readable"):
+        read_features(tmp_path / "p.npz")
+    np.savez(tmp_path / "o.npz", features=np.array([[{}]]))
+    with pytest.raises(DataError, match="not a readable"):
+        read_features(tmp_path / "o.npz")
+
+
+def test_unknown_duration_is_an_error(tmp_path):
+    path = save(tmp_path / "v.npz", features=np.ones((2, 3)))
+    with pytest.raises(DataError, match="no duration known"):
+        read_features(path)
+    assert read_features(path, duration=6.0).axis.step == 2.0
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(DataError, match="duration must be"):
+            read_features(path, duration=bad)
+
+
+def test_spec_mismatch_shows_both_sides():
+    video = VideoFeatures("v", torch.zeros(2, 9), TimeAxis.even(9, 9.0), FeatureSpec(fps=25, stride=16))
+    with pytest.raises(DataError, match="fps: 25 here, 30 there"):
+        video.check(2, 3, FeatureSpec(fps=30))
+    video.check(2, 3, FeatureSpec(fps=25, extractor="i3d"))
+    with pytest.raises(DataError, match="have 2 channels, expected 4"):
+        video.check(4, 3)
+    with pytest.raises(DataError, match="9 snippet\\(s\\), fewer than the 11"):
+        video.check(2, 11)
+    with pytest.raises(ConfigError, match="fps must be a positive number"):
+        FeatureSpec(fps=0)

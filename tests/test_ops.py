@@ -1,0 +1,122 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from backtal import AffinityConv1d, affinity_conv1d, local_affinity
+from backtal.ops import BACKENDS, reference
+
+FAST = [name for name in BACKENDS if name != "reference"]
+LAYOUTS = ["per_tap", "channel_blocks"]
+SHAPES = [  # batch, channels, outputs, length, taps, dilation
+    (1, 1, 1, 1, 1, 1),
+    (2, 3, 5, 1, 3, 1),
+    (2, 7, 4, 2, 5, 1),
+    (3, 8, 6, 17, 3, 1),
+    (1, 5, 3, 31, 7, 2),
+    (2, 4, 9, 6, 3, 8),
+    (0, 4, 2, 9, 3, 1),
+]
+
+
+def inputs(shape, dtype=torch.float64):
+    batch, channels, outputs, length, taps, _ = shape
+    generator = torch.Generator().manual_seed(sum(shape))
+    x = torch.randn(batch, channels, length, generator=generator, dtype=dtype)
+    weight = torch.randn(outputs, channels, taps, generator=generator, dtype=dtype)
+    affinity = torch.randn(batch, taps, length, generator=generator, dtype=dtype)
+    bias = torch.randn(outputs, generator=generator, dtype=dtype)
+    return x, weight, affinity, bias
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("backend", FAST)
+def test_forward_and_gradients_equal_the_specification(backend, shape, layout):
+    results = []
+    for name in ("reference", backend):
+        tensors = [tensor.requires_grad_() for tensor in inputs(shape)]
+        out = affinity_conv1d(*tensors, dilation=shape[-1], layout=layout, backend=name)
+        gradients = torch.autograd.grad(out, tensors, torch.linspace(-1, 1, out.numel()).view(out.shape).to(out))
+        results.append([out.detach(), *gradients])
+    for found, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradcheck(backend, layout):
+    x, weight, affinity, bias = (tensor.requires_grad_() for tensor in inputs((2, 4, 3, 6, 3, 2)))
+    assert torch.autograd.gradcheck(
+        lambda *tensors: affinity_conv1d(*tensors, dilation=2, layout=layout, backend=backend),
+        (x, weight, affinity, bias),
+    )
+
+
+def test_specification_against_the_equation_in_loops():
+    x, weight, affinity, _ = inputs((2, 3, 4, 7, 3, 2))
+    expected = torch.zeros(2, 4, 7, dtype=x.dtype)
+    for t in range(7):
+        for tap in range(3):
+            source = t + (tap - 1) * 2
+            if 0 <= source < 7:
+                expected[:, :, t] += (x[:, :, source] * affinity[:, tap, t, None]) @ weight[:, :, tap].T
+    torch.testing.assert_close(reference.affinity_conv1d(x, weight, affinity, 2, "per_tap"), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_affinity_one_is_a_plain_convolution(backend, layout):
+    x, weight, affinity, bias = inputs((2, 6, 5, 20, 5, 2))
+    out = affinity_conv1d(x, weight, torch.ones_like(affinity), bias, dilation=2, layout=layout, backend=backend)
+    torch.testing.assert_close(out, F.conv1d(x, weight, bias, padding=4, dilation=2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_other_types_and_strides(backend, dtype):
+    x, weight, affinity, bias = inputs((2, 16, 8, 30, 3, 1))
+    expected = affinity_conv1d(x, weight, affinity, bias, backend="reference")
+    strided = x.to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
+    out = affinity_conv1d(strided, weight.to(dtype), affinity.to(dtype), bias.to(dtype), backend=backend)
+    assert out.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=20 * tolerance)
+
+
+def test_affinity_is_the_cosine():
+    embedding = torch.randn(2, 4, 9, dtype=torch.float64)
+    affinity = local_affinity(embedding, 5, dilation=2)
+    for tap in range(5):
+        for t in range(9):
+            other = t + (tap - 2) * 2
+            cosine = F.cosine_similarity(embedding[:, :, t], embedding[:, :, other], dim=1) if 0 <= other < 9 else 0.0
+            torch.testing.assert_close(affinity[:, tap, t], torch.as_tensor(cosine).expand(2).to(affinity))
+    assert torch.autograd.gradcheck(lambda e: local_affinity(e, 3), embedding.requires_grad_())
+
+
+def test_errors_say_what_was_found():
+    x, weight, affinity, _ = inputs((2, 3, 4, 7, 3, 1))
+    with pytest.raises(ValueError, match="expects 3 input channels, x has 2"):
+        affinity_conv1d(x[:, :2], weight, affinity)
+    with pytest.raises(ValueError, match=r"affinity must be \[B, K, T\] = \(2, 3, 7\), got \(2, 3, 6\)"):
+        affinity_conv1d(x, weight, affinity[..., :6])
+    with pytest.raises(ValueError, match="odd and positive, got 2"):
+        affinity_conv1d(x, weight[..., :2], affinity[:, :2])
+    with pytest.raises(ValueError, match="dilation must be at least 1"):
+        affinity_conv1d(x, weight, affinity, dilation=0)
+    with pytest.raises(ValueError, match="got shapes"):
+        affinity_conv1d(x[0], weight, affinity)
+    with pytest.raises(ValueError, match="layout must be"):
+        affinity_conv1d(x, weight, affinity, layout="blocks")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="backend must be one of"):
+        affinity_conv1d(x, weight, affinity, backend="cuda")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must be \[B, E, T\]"):
+        local_affinity(x[0], 3)
+
+
+def test_layer_is_a_drop_in_for_conv1d():
+    layer, plain = AffinityConv1d(6, 4, 3, dilation=2), torch.nn.Conv1d(6, 4, 3, dilation=2, padding="same")
+    layer.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 6, 15)
+    torch.testing.assert_close(layer(x, torch.ones(2, 3, 15)), plain(x))
+    assert "6, 4, kernel_size=3, dilation=2, bias=True" in repr(layer)

@@ -1,0 +1,283 @@
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, make_folder
+from safetensors.torch import load_file
+
+from backtal import BackTALModel, CheckpointError, ConfigError, DataError, TrainingConfig
+from backtal.datasets import DatasetFolder, TrainingSet, collate
+from backtal.presets import recipe, video_labels_only
+from backtal.train import EpochOrder, fit
+
+RECIPE = recipe("compact").with_settings([*TINY, "checkpoint_every=1"])
+
+
+def training_set(root, recipe=RECIPE):
+    folder = DatasetFolder(root)
+    return TrainingSet(folder, "training", folder.clicks(folder.click_files()), recipe.model)
+
+
+def run(root, out, recipe=RECIPE, *, resume=False):
+    return fit(training_set(root, recipe), recipe, out, resume=resume, device="cpu")
+
+
+def weights(out):
+    return load_file(out / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_one_seed_one_checkpoint(folder, tmp_path):
+    run(folder, tmp_path / "a")
+    torch.randn(3)
+    before = torch.get_rng_state()
+    run(folder, tmp_path / "b")
+    assert torch.equal(torch.get_rng_state(), before)
+    run(folder, tmp_path / "c", RECIPE.with_settings(["seed=1"]))
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_training_learns_the_weak_labels(folder, tmp_path):
+    changed = RECIPE.with_settings(["epochs=40", "learning_rate=0.01", "input_dropout=0", "dropout=0"])
+    model = run(folder, tmp_path / "a", changed)
+    log = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == list(range(1, 41))
+    assert log[-1]["total"] < 0.7 * log[0]["total"]
+    data = DatasetFolder(folder)
+    for video in data.annotations.subset("test"):
+        found = model.localize(data.features(video))
+        assert found.segments[0].label in video.labels
+
+
+def test_the_schedule(folder, tmp_path):
+    rates = []
+
+    class Spy(torch.optim.Adam):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "Adam", Spy)
+        run(folder, tmp_path / "a", RECIPE.with_settings(["epochs=5", "schedule=cosine", "learning_rate=0.5"]))
+    assert rates[0] == 0.5
+    assert rates == sorted(rates, reverse=True)
+    assert rates[5] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("settings", [[], ["held_out=0.34"]], ids=["all", "held-out"])
+def test_a_stopped_run_resumes_to_the_same_weights(folder, tmp_path, monkeypatch, settings):
+    import backtal.train
+
+    chosen = RECIPE.with_settings(["epochs=5", "checkpoint_every=2", *settings])
+    run(folder, tmp_path / "whole", chosen)
+    original = backtal.train._Run.train_epoch
+
+    def stop_at_four(self, epoch):
+        if epoch == 4:
+            raise KeyboardInterrupt
+        original(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backtal.train._Run, "train_epoch", stop_at_four)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, tmp_path / "cut", chosen)
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    run(folder, tmp_path / "cut", chosen, resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "cut")]
+    strip = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in log] for log in logs]
+    assert strip[0] == strip[1]
+    run(folder, tmp_path / "cut", chosen, resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == [
+        "README.md",
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "recipe.json",
+    ]
+
+
+def _child(root, out):
+    torch.set_num_threads(1)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    run(root, out, RECIPE.with_settings(["epochs=30"]), resume=True)
+
+
+def test_kill_9_at_ten_random_moments(tmp_path, monkeypatch):
+    """Each killed run, resumed, ends with the weights of the unbroken one."""
+    context = multiprocessing.get_context("forkserver")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    context.set_forkserver_preload(["preload_training"])
+    root = make_folder(tmp_path / "data")
+
+    def start(out):
+        process = context.Process(target=_child, args=(root, out))
+        process.start()
+        return process
+
+    start(tmp_path / "warm-up").join()
+    began = time.monotonic()
+    start(tmp_path / "whole").join()
+    whole = time.monotonic() - began
+    moments, epochs = random.Random(), []
+    for trial in range(10):
+        out = tmp_path / f"cut{trial}"
+        process = start(out)
+        time.sleep(moments.uniform(0.0, whole))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        log = out / "log.jsonl"
+        epochs.append(len(log.read_text().splitlines()) if log.exists() else 0)
+        process = start(out)
+        process.join()
+        assert process.exitcode == 0
+        assert same(weights(tmp_path / "whole"), weights(out)), f"killed after epoch {epochs[-1]}"
+        assert not list(out.glob(".*"))
+    assert len(set(epochs)) > 2
+
+
+def test_the_run_folder_is_guarded(folder, tmp_path):
+    run(folder, tmp_path / "a")
+    with pytest.raises(ConfigError, match="already holds a run; pass --resume"):
+        run(folder, tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"other settings or data: training.epochs was 4, is 9"):
+        run(folder, tmp_path / "a", RECIPE.with_settings(["epochs=9"]), resume=True)
+    clicks = (folder / "clicks" / "A1.txt").read_text(encoding="utf-8-sig").splitlines()
+    (folder / "clicks" / "A1.txt").write_text("\n".join(clicks[:-1]))
+    with pytest.raises(ConfigError, match="other videos, labels or clicks"):
+        run(folder, tmp_path / "a", resume=True)
+
+
+def test_a_damaged_state_is_named(folder, tmp_path, monkeypatch):
+    run(folder, tmp_path / "a")
+    (tmp_path / "a" / "state.safetensors").write_bytes(b"x" * 50)
+    with pytest.raises(CheckpointError, match=r"state.safetensors: damaged; delete it"):
+        run(folder, tmp_path / "a", resume=True)
+
+
+def test_a_full_disk_loses_nothing(folder, tmp_path, monkeypatch):
+    import backtal.train
+
+    real, calls = backtal.train.save_file, []
+
+    def full(tensors, path, metadata=None):
+        calls.append(path)
+        if len(calls) == 3:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(tensors, path, metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backtal.train, "save_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(folder, tmp_path / "a")
+    assert not list((tmp_path / "a").glob(".*"))
+    run(folder, tmp_path / "a", resume=True)
+    run(folder, tmp_path / "b")
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_a_diverged_run_says_so(folder, tmp_path):
+    with pytest.raises(ConfigError, match="the loss is nan in epoch"):
+        run(folder, tmp_path / "a", RECIPE.with_settings(["learning_rate=1e15", "batch_size=1", "weight_decay=1e15"]))
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    def order(seed, epoch):
+        sampler = EpochOrder(list(range(20)), seed)
+        sampler.epoch = epoch
+        return list(sampler)
+
+    assert order(0, 1) == order(0, 1)
+    assert sorted(order(0, 1)) == list(range(20))
+    assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
+
+
+def test_training_sees_the_label_set_and_the_clicks_only(folder):
+    examples = training_set(folder)
+    annotations = json.loads((folder / "annotations.json").read_text())
+    for entry in annotations["database"].values():
+        for item in entry["annotations"]:
+            item["segment"] = [0.0, 0.5]
+    (folder / "annotations.json").write_text(json.dumps(annotations))
+    for a, b in zip(examples, training_set(folder), strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    batch = collate([examples[0], examples[1]])
+    assert batch.features.shape[0] == 2
+    assert (batch.clicks == 2).sum() == sum(len(examples.clicks[f"v{i}"]) for i in (0, 1))
+    assert batch.labels.tolist() == [[1, 0], [0, 1]]
+
+
+def test_uncached_features_are_read_again(folder):
+    data = DatasetFolder(folder)
+    lazy = TrainingSet(data, "training", None, RECIPE.model, cache_bytes=0)
+    assert torch.equal(lazy[2].features, training_set(folder)[2].features)
+
+
+def test_statistics_are_those_of_all_snippets(folder):
+    examples = training_set(folder)
+    everything = torch.cat([example.features for example in examples], dim=1)
+    torch.testing.assert_close(examples.mean, everything.mean(1))
+    torch.testing.assert_close(examples.deviation, everything.std(1, correction=0))
+
+
+def test_video_labels_only_reads_no_click(folder, tmp_path):
+    chosen = video_labels_only(RECIPE)
+    examples = TrainingSet(DatasetFolder(folder), "training", None, chosen.model)
+    assert all((example.clicks == -1).all() for example in examples)
+    model = fit(examples, chosen, tmp_path / "a", device="cpu")
+    assert not model.config.affinity
+
+
+def test_held_out_must_leave_both_parts(folder, tmp_path):
+    with pytest.raises(ConfigError, match="leaves a part empty"):
+        run(folder, tmp_path / "a", RECIPE.with_settings(["held_out=0.01"]))
+
+
+def test_two_processes_train_together(folder, tmp_path):
+    """Hugging Face accelerate, two gloo processes on the CPU: they agree and write one checkpoint."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    command += [
+        "--mixed_precision=no",
+        "--dynamo_backend=no",
+        "--main_process_port=0",
+        "--num_cpu_threads_per_process=1",
+    ]
+    command += ["-m", "backtal", "train", str(folder), "--out", str(tmp_path / "two")]
+    command += [part for setting in (*TINY, "batch_size=2") for part in ("--set", setting)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert BackTALModel.from_pretrained(tmp_path / "two").config.labels == ("jump", "run")
+    log = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == [1, 2, 3, 4]
+
+
+def test_training_config_defaults_are_the_papers():
+    assert (TrainingConfig().batch_size, TrainingConfig().learning_rate, TrainingConfig().weight_decay) == (
+        16,
+        1e-4,
+        5e-4,
+    )
+
+
+def test_unclicked_and_unlabelled_videos_are_refused_unless_allowed(folder):
+    data = DatasetFolder(folder)
+    tracks = data.clicks(data.click_files())
+    del tracks["v3"]
+    with pytest.raises(DataError, match=r"1 training video\(s\) without any click: v3; .*allow_unclicked=true"):
+        TrainingSet(data, "training", tracks, RECIPE.model)
+    assert len(TrainingSet(data, "training", tracks, RECIPE.model, allow_unclicked=True)) == 6
