@@ -35,6 +35,7 @@ def main() -> None:
     backtal train DATA --out RUN                       learn from video labels and clicks
     backtal localize DATA --model RUN --out FOUND.json find the actions
     backtal evaluate FOUND.json --data DATA            compare with the ground truth
+    backtal dataset check DATA                         what is missing, what does not line up
     """
 
 
@@ -170,6 +171,154 @@ def evaluate(
     if report.unknown_videos:
         click.echo(f"{len(report.unknown_videos)} predicted videos are not in subset {subset!r}", err=True)
     click.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
+
+
+@main.group()
+def dataset() -> None:
+    r"""Check a dataset, or convert one from another project's layout.
+
+    \b
+    backtal dataset check DATA                            what is missing, what does not line up
+    backtal dataset convert SRC DST --layout actionformer write our dataset folder
+    """
+
+
+@dataset.command(cls=_Command)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--clicks", multiple=True, help="Click file: a path, or a name in DATA/clicks. Repeatable. [default: all]"
+)
+@click.option("--features/--no-features", default=True, help="Also read the features.  [default: yes]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every video named.")
+@click.pass_context
+def check(ctx: click.Context, data: Path, clicks: tuple[str, ...], features: bool, as_json: bool) -> None:
+    r"""Report what is missing in DATA, what does not line up, and what to do about it.
+
+    Exit code 2 where something stops training or localization, 0 otherwise, warnings or not.
+
+    \b
+    Examples:
+      backtal dataset check DATA
+      backtal dataset check DATA --clicks A1.txt --clicks A2.txt --no-features --json
+    """
+    from backtal.check import check_dataset
+    from backtal.datasets import DatasetFolder
+
+    report = check_dataset(DatasetFolder(data), clicks, features=features)
+    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
+    ctx.exit(2 if report.broken else 0)
+
+
+@dataset.command("convert", cls=_Command)
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--layout", required=True, help="released, basnet, lacp, hrpro, actionformer, opentad, wtalc or sfnet.")
+@click.option("--annotations", type=click.Path(path_type=Path), help="Annotation file, where not at its usual place.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Class names, one per line, in the order of indices.")
+@click.option("--clicks", multiple=True, type=click.Path(path_type=Path), help="Click file to add. Repeatable.")
+@click.option("--fps", type=float, help="Frames per second that the extractor saw.")
+@click.option("--stride", type=int, help="Frames from one snippet to the next.")
+@click.option("--window", type=int, help="Frames that one snippet looks at.")
+@click.option("--prefix", default="", help="What file names have before the video's name, or the joint file's name.")
+@click.option("--skip-missing", is_flag=True, help="Leave out videos without features.")
+@click.option("--half", is_flag=True, help="Store features as float16.")
+def convert_layout(
+    source: Path,
+    out: Path,
+    layout: str,
+    annotations: Path | None,
+    labels: Path | None,
+    clicks: tuple[Path, ...],
+    skip_missing: bool,
+    half: bool,
+    **numbers: Any,
+) -> None:
+    r"""Write the dataset SRC, stored in another project's layout, as our dataset folder DST.
+
+    Stopped, the same command goes on where it was. The result is checked as by `backtal dataset check`.
+
+    \b
+    Examples:
+      backtal dataset convert THUMOS14 DATA --layout lacp --clicks A1.txt
+      backtal dataset convert data/thumos DATA --layout actionformer --stride 4 --window 16
+    """
+    from backtal.check import check_dataset
+    from backtal.datasets import DatasetFolder, write_folder
+    from backtal.layouts import LayoutOptions, open_layout
+
+    options = LayoutOptions(annotations, _read_labels(labels), **numbers)
+    opened = open_layout(layout, source, options)
+    write_folder(opened, out, clicks=clicks, skip_missing=skip_missing, half=half)
+    click.echo(f"wrote {out}\n{check_dataset(DatasetFolder(out))}", err=True)
+
+
+def _read_labels(path: Path | None) -> tuple[str, ...] | None:
+    from backtal.files import read_lines
+
+    return tuple(read_lines(path)) if path else None
+
+
+@_command
+@click.argument("checkpoint", metavar="FILE.pth", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--recipe", "recipe_name", required=True, help="The released recipe, for example thumos14-released.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Class names, one per line, in the order of indices.")
+def convert(checkpoint: Path, out: Path, recipe_name: str, labels: Path | None) -> None:
+    r"""Convert a released BackTAL checkpoint FILE.pth to a checkpoint folder OUT.
+
+    Every name and shape is checked; only tensors are read, so a file cannot run code.
+
+    \b
+    Example:
+      backtal convert THUMOS14.pth MODEL --recipe thumos14-released --labels labels.txt
+    """
+    from backtal.convert import convert_released
+    from backtal.presets import recipe
+
+    model = convert_released(checkpoint, recipe(recipe_name), _read_labels(labels))
+    model.save_pretrained(out)
+    click.echo(f"wrote {out}: {len(model.config.labels)} classes, {model.config.feature_dim} channels", err=True)
+
+
+@_command
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def recipes(name: str | None, as_json: bool) -> None:
+    r"""List the recipes, or print the recipe NAME: each value, and where it comes from.
+
+    \b
+    Examples:
+      backtal recipes
+      backtal recipes thumos14-released --json
+    """
+    from backtal.presets import RECIPES, sources
+
+    if name is None:
+        click.echo(json.dumps(list(RECIPES), indent=1) if as_json else "\n".join(RECIPES))
+        return
+    rows = sources(name)
+    if as_json:
+        click.echo(json.dumps({field: {"value": value, "source": source} for field, value, source in rows}, indent=1))
+        return
+    for field, value, source in rows:
+        click.echo(f"{field:34}{value!s:24}{source}")
+
+
+@_command
+@click.argument("model", metavar="MODEL_OR_RECIPE")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(model: str, as_json: bool) -> None:
+    r"""Count parameters and operations of a checkpoint folder or recipe, beside the paper's Table 10.
+
+    \b
+    Examples:
+      backtal info RUN
+      backtal info thumos14-released --json
+    """
+    from backtal.info import measure
+
+    found = measure(model)
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
 
 
 @_command

@@ -141,6 +141,7 @@ class LocalizationConfig:
     Args:
         frame_scores: what is thresholded: ``"softmax"`` over the classes of each frame, or ``"minmax"``, each
             class's activation scaled to [0, 1] over time (released).
+        smoothing: deviation, in snippets, of a Gaussian that smooths the activations over time first; 0 for none.
         class_threshold: least video-level probability of a class (tau_cls).
         thresholds: (first, end, step) of the thresholds on the frame scores, end excluded.
         feature_thresholds: the same for the magnitude of the first layer's features; None for none.
@@ -159,6 +160,7 @@ class LocalizationConfig:
     """
 
     frame_scores: Literal["softmax", "minmax"] = "softmax"
+    smoothing: float = 0.0
     class_threshold: float = 0.0
     thresholds: tuple[float, float, float] = (0.1, 1.0, 0.1)
     feature_thresholds: tuple[float, float, float] | None = None
@@ -176,7 +178,7 @@ class LocalizationConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "upsample")
-        _at_least(self, 0, "outer", "gamma", "nms_length_offset", "class_threshold")
+        _at_least(self, 0, "smoothing", "outer", "gamma", "nms_length_offset", "class_threshold")
         _require(0 <= self.shrink < 0.5, self, "shrink", "in [0, 0.5)")
         _require(0 < self.nms_threshold <= 1, self, "nms_threshold", "in (0, 1]")
         _require(self.soft_nms_sigma is None or self.soft_nms_sigma > 0, self, "soft_nms_sigma", "positive")

@@ -69,6 +69,21 @@ def read_json(path: str | Path, error: type[BackTALError] = DataError) -> dict[s
     return content
 
 
+def read_lines(path: str | Path) -> list[str]:
+    """Read the lines of a text file that hold something, without the blanks around them.
+
+    Raises:
+        DataError: if the file is missing or not text.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as failure:
+        raise DataError(f"{path}: cannot be read: {failure.strerror}") from failure
+    except UnicodeDecodeError as failure:
+        raise DataError(f"{path}: not a text file: {failure}") from failure
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def progress(items: Iterable, **options: Any) -> tqdm:
     """A progress bar on stderr; where stderr is not a terminal, a line every ten seconds."""
     return tqdm(items, mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True, **options)

@@ -18,7 +18,7 @@ from backtal.clicks import BACKGROUND, Click, ClickTrack, read_clicks
 from backtal.datasets import VideoDataset
 from backtal.errors import DataError, name_some
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, stack_channels
-from backtal.files import read_json
+from backtal.files import read_json, read_lines
 from backtal.npy import read_npy, read_npz
 
 
@@ -141,7 +141,7 @@ def basnet(root: Path, options: LayoutOptions) -> VideoDataset:
     for part, subset in (("train", "training"), ("test", "test")):
         found = _paired_files(root / "features" / part)
         split = root / f"split_{part}.txt"
-        names = _lines(split) if split.exists() else found
+        names = read_lines(split) if split.exists() else found
         subsets |= dict.fromkeys(names, subset)
         paths |= {name: found[name] for name in names if name in found}
     if not paths:
@@ -311,10 +311,6 @@ def _vector(facts: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarra
 
 def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _first(root: Path, *names: str) -> Path:

@@ -1,7 +1,7 @@
 """Pictures of what was found in a video. Needs matplotlib: ``pip install "backtal[plot]"``."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -114,3 +114,133 @@ def timeline(
         handleheight=1.1,
     )
     return figure
+
+
+class _Style(NamedTuple):
+    """How a class looks."""
+
+    colour: str
+    hatch: str
+    dash: Any
+
+
+def _styles(labels: Sequence[str], videos: Iterable[Localization]) -> dict[str, _Style]:
+    """A style for every label that occurs; its place among all labels decides which."""
+    occurring = {segment.label for video in videos for segment in video}
+    order = list(dict.fromkeys([*labels, *sorted(occurring)]))
+    looks = [_Style(*look) for look in zip(_COLOURS, _HATCHES, _DASHES, strict=True)]
+    return {label: looks[i % len(looks)] for i, label in enumerate(order) if label in occurring}
+
+
+def _lanes(segments: Iterable[Segment]) -> list[int]:
+    """A lane for each segment, the first where it overlaps none before it.
+
+    Example:
+        >>> _lanes([Segment(0, 4, "jump"), Segment(3, 6, "jump"), Segment(4, 5, "run")])
+        [0, 1, 0]
+    """
+    lanes: list[list[Segment]] = []
+    chosen = []
+    for segment in segments:
+        free = (i for i, lane in enumerate(lanes) if all(_apart(segment, other) for other in lane))
+        index = next(free, len(lanes))
+        if index == len(lanes):
+            lanes.append([])
+        lanes[index].append(segment)
+        chosen.append(index)
+    return chosen
+
+
+def _apart(a: Segment, b: Segment) -> bool:
+    return a.end <= b.start or b.end <= a.start
+
+
+def _prepare(ax: "Axes", name: str, truth: Localization) -> None:
+    """An empty row: no frame, the time axis hidden, light bands where the truth is."""
+    ax.set_label(name)
+    ax.set_xlim(0, truth.duration)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False, labelsize=8)
+    if name != "truth":
+        for segment in truth:
+            ax.axvspan(segment.start, segment.end, color=_TRUTH, linewidth=0, zorder=0)
+
+
+def _draw_bars(ax: "Axes", video: Localization, styles: Mapping[str, _Style], *, opaque: bool = False) -> None:
+    """Segments as bars, in as many lanes as it takes that none covers another."""
+    lanes = _lanes(video)
+    for segment, lane in zip(video, lanes, strict=True):
+        style = styles[segment.label]
+        ax.barh(
+            lane,
+            segment.duration,
+            left=segment.start,
+            height=0.8,
+            color=style.colour,
+            alpha=1.0 if opaque else 0.25 + 0.75 * min(max(segment.score, 0.0), 1.0),
+            hatch=style.hatch,
+            edgecolor="white",
+            linewidth=0.8,
+        )
+    ax.set_ylim(max(lanes, default=0) + 0.5, -0.5)
+
+
+def _draw_truth(ax: "Axes", truth: Localization, clicks: ClickTrack | None, styles: Mapping[str, _Style]) -> None:
+    _draw_bars(ax, truth, styles, opaque=True)
+    ax.set_title("ground truth", loc="left", fontsize=9, fontweight="bold", color=_INK, pad=4)
+    if clicks:
+        below = ax.get_ylim()[0] + 0.5
+        ax.plot(clicks.times(), [below] * len(clicks.times()), "^", color=_INK, markersize=6, clip_on=False)
+        ax.set_ylim(below + 0.5, -0.5)
+
+
+def _draw_curves(
+    ax: "Axes",
+    name: str,
+    scores: ArrayLike | None,
+    foreground: ArrayLike | None,
+    labels: Sequence[str],
+    axis: TimeAxis | None,
+    duration: float,
+    styles: Mapping[str, _Style],
+) -> None:
+    ax.set_ylim(0, 1.02)
+    ax.set_yticks([0, 0.5, 1])
+    ax.tick_params(axis="y", left=True, labelleft=True, length=2)
+    ax.spines["left"].set_visible(True)
+    if foreground is not None:
+        weight = np.asarray(foreground, dtype=np.float64).reshape(-1)
+        ax.plot(_times(len(weight), axis, duration), weight, ":", color=_FOREGROUND, linewidth=1.1)
+    if scores is None:
+        return
+    rows = np.asarray(scores, dtype=np.float64)
+    if rows.ndim != 2 or len(rows) - len(labels) not in (0, 1):
+        raise DataError(
+            f"frame scores of {name}: shape {rows.shape} does not fit {len(labels)} labels; expected [C, T] or [C+1, T]"
+        )
+    times = _times(rows.shape[1], axis, duration)
+    for label, row in zip(labels, rows, strict=False):
+        if label in styles:
+            ax.plot(times, row, color=styles[label].colour, linestyle=styles[label].dash, linewidth=1.6)
+            ax.fill_between(times, row, color=styles[label].colour, alpha=0.12, linewidth=0)
+
+
+def _times(length: int, axis: TimeAxis | None, duration: float) -> np.ndarray:
+    """The second in the middle of each snippet."""
+    axis = (axis or TimeAxis.even(length, duration)).rescaled(length)
+    return np.array([axis.seconds(index + 0.5) for index in range(length)])
+
+
+def _legend(styles: Mapping[str, _Style], foreground: bool, clicks: ClickTrack | None) -> list[Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = [
+        Patch(facecolor=style.colour, hatch=style.hatch, edgecolor="white", label=label)
+        for label, style in styles.items()
+    ]
+    if foreground:
+        handles.append(Line2D([], [], linestyle=":", color=_FOREGROUND, label="foreground weight"))
+    if clicks:
+        handles.append(Line2D([], [], linestyle="", marker="^", color=_INK, label="background click"))
+    return handles

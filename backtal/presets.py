@@ -1,10 +1,12 @@
 """Named recipes and evaluation protocols, as data.
 
 ``NAME`` is the paper's method (TPAMI 2021, section 4.1); ``NAME-released`` is what the authors' released system
-computes, which its checkpoints need.
+computes, which its checkpoints need. `sources` says of each value where it comes from.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 from backtal.config import LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig
 from backtal.errors import ConfigError
@@ -71,8 +73,7 @@ _COMPACT = Recipe(
     name="compact",
     model=ModelConfig(
         hidden_dim=128,
-        num_layers=3,
-        kernel_size=5,
+        kernel_size=9,
         filter_dim=64,
         embedding_hidden_dim=64,
         dropout=0.5,
@@ -83,7 +84,7 @@ _COMPACT = Recipe(
     loss=LossConfig(separation=0.5, frame_mean="batch", affinity_pairs="each_frame"),
     training=TrainingConfig(epochs=40, batch_size=16, learning_rate=1e-3, schedule="cosine"),
     localization=LocalizationConfig(
-        thresholds=(0.05, 1.0, 0.05), outer=0.5, gamma=0.0, soft_nms_sigma=0.3, min_score=0.001
+        smoothing=1.0, thresholds=(0.05, 1.0, 0.05), outer=0.5, gamma=0.0, soft_nms_sigma=0.3, min_score=0.001
     ),
     protocol="beoid",
 )
@@ -123,6 +124,102 @@ RECIPES: dict[str, Recipe] = {
         _BEOID,
     )
 }
+
+
+_DATASET, _OURS = "the dataset; training fills it in", "ours: in neither the paper nor the released system"
+_RELEASED_CODE = "released system; the paper does not say"
+_PAPER_SOURCES: Mapping[str, str] = {
+    "model.feature_dim": "paper 4.1: I3D, RGB and flow of 1024 channels each",
+    "model.labels": _DATASET,
+    "model.hidden_dim": _RELEASED_CODE,
+    "model.num_layers": "paper 3.2: three temporal convolutions, the last of which is the classifier",
+    "model.kernel_size": "paper Table 9: h = 3",
+    "model.filter_dim": _RELEASED_CODE,
+    "model.embedding_dim": "paper 4.1 and Table 11: 32",
+    "model.embedding_hidden_dim": "paper 3.4: one temporal convolution",
+    "model.affinity": "paper 3.4",
+    "model.layout": "paper eq. 14-16",
+    "model.dropout": _RELEASED_CODE,
+    "model.input_dropout": "ours: off, as in the released system",
+    "model.standardize": "ours: off, as in the released system",
+    "model.topk_ratio": "paper 4.1: k = floor(T / 8)",
+    "model.temporal_length": "paper 4.1",
+    "model.feature_spec": _DATASET,
+    "loss.frame": "paper eq. 4",
+    "loss.separation": "paper 4.1 and Table 12: lambda = 1",
+    "loss.affinity": "paper 4.1 and Table 12: beta = 0.8",
+    "loss.norm": _RELEASED_CODE,
+    "loss.frame_mean": "paper eq. 3: mean within a video",
+    "loss.separation_topk_ratio": "paper 4.1: the same k",
+    "loss.affinity_pairs": "paper eq. 10-12: the hardest pair",
+    "loss.tau_same": "paper 4.1: 0.5",
+    "loss.tau_diff": "paper 4.1: 0.1",
+    "training.epochs": "paper 4.1",
+    "training.batch_size": "paper 4.1",
+    "training.learning_rate": "paper 4.1",
+    "training.weight_decay": "paper 4.1",
+    "training.schedule": "released system; the paper names none",
+    "training.held_out": "ours: off; the released system selects on the test set, which we never do",
+    "localization.frame_scores": _RELEASED_CODE,
+    "localization.class_threshold": "paper 4.1: tau_cls",
+    "localization.thresholds": _RELEASED_CODE,
+    "localization.feature_thresholds": _RELEASED_CODE,
+    "localization.upsample": "released system: one position per video frame",
+    "localization.outer": "released system; the paper (3.5) only names the outer-inner contrast",
+    "localization.contrast_on": "ours: the sequence as it is; the released system takes the thresholded one",
+    "localization.gamma": _RELEASED_CODE,
+    "localization.skip_first_frame": "ours: off; a slip of the released system",
+    "localization.shrink": _RELEASED_CODE,
+    "localization.whole_video_score": _RELEASED_CODE,
+    "localization.nms_threshold": _RELEASED_CODE,
+    "localization.soft_nms_sigma": "ours: off, as in the released system",
+    "localization.min_score": "ours: off, as in the released system",
+    "localization.nms_length_offset": "ours: none; the released system adds 1 second",
+    "protocol": "paper 4.1",
+}
+_RELEASED_SOURCES = _PAPER_SOURCES | dict.fromkeys(
+    (
+        *("model.embedding_hidden_dim", "model.layout", "model.topk_ratio", "model.input_dropout", "model.standardize"),
+        *("loss.frame_mean", "loss.separation_topk_ratio", "loss.affinity_pairs"),
+        *("training.epochs", "training.batch_size", "training.learning_rate"),
+        *("localization.contrast_on", "localization.skip_first_frame", "localization.nms_length_offset"),
+        *("localization.soft_nms_sigma", "localization.min_score"),
+    ),
+    "released system",
+)
+_RELEASED_SOURCES |= {"loss.separation": "released system: its weight, halved (its term is half of eq. 8)"}
+_ELSEWHERE = {"localization.class_threshold": "released system; the paper (4.1) gives only 0.25, for THUMOS14"}
+_LIKE_THUMOS14 = "ours: as thumos14; the paper gives no settings for BEOID"
+
+SOURCES: dict[str, Mapping[str, str]] = {
+    "compact": dict.fromkeys(_PAPER_SOURCES, "ours: chosen on other data, for small models and any features")
+    | dict.fromkeys(("model.feature_dim", "model.labels", "model.feature_spec"), _DATASET),
+    "thumos14": _PAPER_SOURCES,
+    "thumos14-released": _RELEASED_SOURCES,
+    "activitynet1.2": _PAPER_SOURCES | _ELSEWHERE,
+    "activitynet1.2-released": _RELEASED_SOURCES | _ELSEWHERE,
+    "hacs": _PAPER_SOURCES | _ELSEWHERE,
+    "hacs-released": _RELEASED_SOURCES | _ELSEWHERE,
+    "beoid": _PAPER_SOURCES
+    | dict.fromkeys(("model.temporal_length", "training.epochs", "localization.class_threshold"), _LIKE_THUMOS14),
+}
+
+
+def sources(name: str) -> list[tuple[str, Any, str]]:
+    """Every value of a recipe with where it comes from: ``(part.field, value, source)``.
+
+    Raises:
+        ConfigError: if there is no recipe of that name; the message lists them.
+
+    Example:
+        >>> [row for row in sources("thumos14") if row[0] == "loss.affinity"]
+        [('loss.affinity', 0.8, 'paper 4.1 and Table 12: beta = 0.8')]
+    """
+    chosen = recipe(name)
+    parts = {part: getattr(chosen, part) for part in ("model", "loss", "training", "localization")}
+    values = {f"{part}.{f.name}": getattr(config, f.name) for part, config in parts.items() for f in fields(config)}
+    values["protocol"] = chosen.protocol
+    return [(field, value, SOURCES[name].get(field, _OURS)) for field, value in values.items()]
 
 
 def recipe(name: str) -> Recipe:

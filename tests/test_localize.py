@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from backtal import LocalizationConfig, TimeAxis, localize
 from backtal.cas import BackTALOutput
-from backtal.localize import localize_arrays, minmax, outer_inner_contrast, resize, runs_of
+from backtal.localize import localize_arrays, minmax, outer_inner_contrast, resize, runs_of, smooth
 from backtal.presets import RECIPES
 
 PLAIN = LocalizationConfig(thresholds=(0.5, 0.6, 0.5), upsample=1, outer=0.5, gamma=0.1)
@@ -83,6 +83,17 @@ def test_segments_lie_in_the_video_for_any_input(name, data):
     for segment in found:
         assert 0 <= segment.start <= segment.end <= axis.duration
         assert segment.label in ("a", "b")
+
+
+def test_smoothing_is_a_gaussian_that_keeps_constants():
+    x = torch.zeros(2, 21)
+    x[0, 10], x[1] = 1, 3
+    smoothed = smooth(x, 1.5)
+    offsets = torch.arange(-10, 11)
+    expected = torch.exp(-0.5 * (offsets / 1.5) ** 2) * (offsets.abs() <= 5)
+    torch.testing.assert_close(smoothed[0], expected / expected.sum())
+    torch.testing.assert_close(smoothed[1], x[1])
+    assert smooth(x, 0.0) is x
 
 
 def test_class_filter_and_min_score():

@@ -1,0 +1,474 @@
+"""Every layout, built from synthetic and from the real THUMOS14 annotations, read and converted."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import shared
+
+from backtal import Click, DataError, Segment, TimeAxis, read_clicks, simulate_clicks, write_clicks
+from backtal.annotations import read_annotations, write_annotations
+from backtal.check import check_dataset
+from backtal.clicks import ClickTrack
+from backtal.datasets import DatasetFolder, TrainingSet, write_folder
+from backtal.layouts import LAYOUTS, LayoutOptions, open_layout
+from backtal.npy import read_npy
+from backtal.presets import recipe
+
+DIM = 2
+LABELS = ("jump", "run", "throw")
+
+
+def synthetic(root):
+    """Annotations of 8 videos and three click files, in our own form."""
+    rng, database, tracks = np.random.default_rng(0), {}, [[], [], []]
+    for index in range(8):
+        duration, fps = round(float(rng.uniform(20, 60)), 3), (30.0, 25.0, 29.97)[index % 3]
+        starts = np.sort(rng.uniform(0, duration - 6, 3)).round(1)
+        segments = [Segment(float(s), float(s) + 4.0, LABELS[(index + i) % 3]) for i, s in enumerate(starts)]
+        name = f"v_{index}"
+        database[name] = {
+            "subset": "test" if index > 5 else "val",
+            "duration": duration,
+            "fps": fps,
+            "num_frames": round(duration * fps),
+            "annotations": [{"label": s.label, "segment": [s.start, s.end]} for s in segments],
+        }
+        for track in tracks if index < 6 else []:
+            track.append(simulate_clicks(name, segments, duration, rng))
+    root.mkdir(parents=True)
+    (root / "annotations.json").write_text(json.dumps({"labels": LABELS, "database": database}))
+    for number, track in enumerate(tracks, 1):
+        write_clicks(root / "clicks" / f"A{number}.txt", track, LABELS)
+    return root
+
+
+@pytest.fixture(params=["synthetic", "thumos14"], scope="module")
+def origin(request, tmp_path_factory):
+    if request.param == "thumos14":
+        return DatasetFolder(shared("data", "thumos14", "annotations.json").parent)
+    return DatasetFolder(synthetic(tmp_path_factory.mktemp("origin") / "data"))
+
+
+def arrays(origin, fps, stride, window=16):
+    """Features ``[T, 2 * DIM]`` of every video, as many snippets as its duration holds."""
+    rng = np.random.default_rng(1)
+    made = {}
+    for name, video in origin.annotations.videos.items():
+        frames = round(video.duration * (fps or video.fps))
+        made[name] = rng.normal(size=(max((frames - window) // stride + 1, 1), 2 * DIM)).astype(np.float32)
+    return made
+
+
+def entries(origin, **changes):
+    """The database as another project writes it; a change of None leaves a key out."""
+    database = {}
+    for name, video in origin.annotations.videos.items():
+        items = [{"label": s.label, "segment": [s.start, s.end]} for s in video.ground_truth]
+        entry = {"subset": video.subset, "duration": video.duration, "fps": video.fps, "annotations": items}
+        entry |= {key: change(video) for key, change in changes.items() if change}
+        database[name] = {key: value for key, value in entry.items() if key not in changes or changes[key]}
+    return {"version": "1", "database": database}
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array)
+
+
+def make_released(root, origin):
+    """Files by subset; clicks marked on 2 parts per second."""
+    features, clicks = arrays(origin, 25, 16), origin.clicks(origin.click_files(["A1.txt"]))
+    for name, video in origin.annotations.videos.items():
+        parts = TimeAxis.even(int(2 * video.duration), video.duration)
+        marks = np.zeros(parts.length)
+        for click in clicks[name].clicks if name in clicks else ():
+            marks[parts.index(click.time)] = 1
+        folder = root / ("test" if video.subset == "test" else "train")
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            folder / f"{name}.npz",
+            feat_spa=features[name][:, :DIM],
+            feat_tem=features[name][:, DIM:],
+            cls_label=np.array([label in video.labels for label in origin.labels], dtype=np.float32),
+            point_label=marks,
+            vid_name=name,
+            frame_num=video.num_frames,
+            fps=video.fps,
+            duration=video.duration,
+        )
+    return features, LayoutOptions(labels=origin.labels)
+
+
+def make_bas_net(root, origin, joined=False, durations=True):
+    features = arrays(origin, 25, 16)
+    subsets = {"train": [], "test": []}
+    for name, video in origin.annotations.videos.items():
+        part = "test" if video.subset == "test" else "train"
+        subsets[part].append(name)
+        if joined:
+            save(root / "features" / part / f"{name}.npy", features[name])
+        else:
+            save(root / "features" / part / "rgb" / f"{name}.npy", features[name][:, :DIM])
+            save(root / "features" / part / "flow" / f"{name}.npy", features[name][:, DIM:])
+    for part, names in subsets.items():
+        (root / f"split_{part}.txt").write_text("\n".join(names) + "\n")
+    content = entries(origin, fps=None, **({} if durations else {"duration": None}))
+    if joined:
+        content = entries(origin)
+    (root / ("gt_full.json" if joined else "gt.json")).write_text(json.dumps(content))
+    if not joined:
+        rates = {name: video.fps for name, video in origin.annotations.videos.items()}
+        (root / "fps_dict.json").write_text(json.dumps(rates))
+    rows = ["class,start_frame,stop_frame,video_id,point"]
+    for video in origin.annotations.videos.values():
+        for s in video.ground_truth:
+            middle = round((s.start + s.end) / 2 * video.fps)
+            rows.append(f"{s.label},{s.start * video.fps},{s.end * video.fps},{video.video_id},{middle}")
+    (root / "point_labels").mkdir()
+    (root / "point_labels" / "point_gaussian.csv").write_text("\n".join(rows))
+    return features, LayoutOptions(labels=origin.labels)
+
+
+def make_hr_pro(root, origin):
+    return make_bas_net(root, origin, joined=True)
+
+
+def make_actionformer(root, origin):
+    features = arrays(origin, None, 4)
+    ids = {label: index for index, label in enumerate(origin.labels)}
+    content = entries(origin)
+    for entry in content["database"].values():
+        entry["frame"] = round(entry["duration"] * entry["fps"])
+        for item in entry["annotations"]:
+            item["label_id"] = ids[item["label"]]
+        entry["annotations"].append({"label": "Ambiguous", "segment": [0.0, 1.0], "label_id": 99})
+    for name, array in features.items():
+        save(root / "i3d_features" / f"{name}.npy", array)
+    (root / "annotations").mkdir()
+    (root / "annotations" / "thumos14.json").write_text(json.dumps(content))
+    return features, LayoutOptions()
+
+
+def ragged(items):
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
+def make_wtalc(root, origin):
+    features = arrays(origin, 25, 16)
+    videos = list(origin.annotations.videos.values())
+    folder = root / "Thumos14reduced-Annotations"
+    save(root / "Thumos14reduced-I3D-JOINTFeatures.npy", ragged([features[v.video_id] for v in videos]))
+    save(folder / "videoname.npy", np.array([v.video_id.encode() for v in videos]))
+    save(folder / "subset.npy", np.array([v.subset.encode() for v in videos]))
+    save(folder / "duration.npy", np.array([[v.duration] for v in videos]))
+    save(folder / "classlist.npy", np.array([label.encode() for label in origin.labels]))
+    save(folder / "labels_all.npy", ragged([sorted(v.labels) for v in videos]))
+    save(folder / "labels.npy", ragged([[s.label for s in v.ground_truth] for v in videos]))
+    save(folder / "segments.npy", ragged([[[s.start, s.end] for s in v.ground_truth] for v in videos]))
+    lines = [f"{v.video_id},{(s.start + s.end) / 2:.6f},{s.label}\n\n" for v in videos for s in v.ground_truth]
+    (folder / "single_frames").mkdir()
+    (folder / "single_frames" / "THUMOS1.txt").write_text("".join(lines))
+    return features, LayoutOptions()
+
+
+MAKERS = {
+    "released": make_released,
+    "lacp": make_bas_net,
+    "hrpro": make_hr_pro,
+    "actionformer": make_actionformer,
+    "wtalc": make_wtalc,
+}
+SPLITS = {"released", "lacp", "hrpro"}
+
+
+def equal_annotations(found, expected, layout):
+    assert found.labels == expected.labels
+    assert set(found.videos) == set(expected.videos)
+    for name, video in expected.videos.items():
+        other = found.videos[name]
+        assert other.duration == video.duration
+        assert other.labels == video.labels
+        if layout != "released":
+            assert other.ground_truth == video.ground_truth
+        subset = "training" if layout in SPLITS and video.subset != "test" else video.subset
+        assert other.subset == subset
+
+
+@pytest.mark.parametrize("layout", MAKERS)
+def test_round_trip(layout, origin, tmp_path):
+    root = tmp_path / "source"
+    root.mkdir()
+    features, options = MAKERS[layout](root, origin)
+    opened = open_layout(layout, root, options)
+    equal_annotations(opened.annotations, origin.annotations, layout)
+    assert opened.feature_names() == set(features)
+
+    human = [origin.root / "clicks" / f"A{number}.txt" for number in (1, 2, 3)]
+    write_folder(opened, tmp_path / "out", clicks=human)
+    folder = DatasetFolder(tmp_path / "out")
+    equal_annotations(folder.annotations, origin.annotations, layout)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
+    for name, array in features.items():
+        video = opened.annotations.videos[name]
+        direct, written = opened.features(video), folder.features(video)
+        assert np.array_equal(direct.features.numpy().T, array)
+        assert torch.equal(direct.features, written.features)
+        assert (direct.axis, direct.spec) == (written.axis, written.spec)
+        frames_per_second = {"actionformer": video.fps, "released": None}.get(layout, 25)
+        if frames_per_second:
+            stride = 4 if layout == "actionformer" else 16
+            for index in (0, len(array) - 1):
+                assert direct.axis.start + (index + 0.5) * direct.axis.step == pytest.approx(
+                    (index * stride + 8) / frames_per_second
+                )
+    for path in human:
+        assert folder.read_clicks(folder.root / "clicks" / path.name) == read_clicks(path)
+    for path in opened.click_paths():
+        assert folder.clicks([folder.root / "clicks" / f"{path.stem}.txt"]) == opened.clicks([path])
+
+    report = check_dataset(folder)
+    assert not report.broken, str(report)
+    if len(origin.labels) == 20 and layout != "released":
+        inside = {count.file: count.inside for count in report.clicks}
+        assert [inside[f"A{number}.txt"] for number in (1, 2, 3)] == [175, 52, 175]
+
+
+def test_released_marks_keep_the_clicks_to_half_a_second(origin, tmp_path):
+    _, options = make_released(tmp_path, origin)
+    found = open_layout("released", tmp_path, options).clicks([tmp_path / "point_label"])
+    for name, track in origin.clicks(origin.click_files(["A1.txt"])).items():
+        distances = np.abs(np.subtract.outer(track.times(), found[name].times()))
+        assert distances.min(axis=1).max() <= 0.51
+
+
+def test_action_points_become_clicks_on_the_right_second(origin, tmp_path):
+    make_bas_net(tmp_path, origin)
+    opened = open_layout("lacp", tmp_path, LayoutOptions(labels=origin.labels))
+    (path,) = opened.click_files()
+    tracks = opened.read_clicks(path)
+    for name, video in origin.annotations.videos.items():
+        middles = sorted(round((s.start + s.end) / 2 * video.fps) / video.fps for s in video.ground_truth)
+        assert [click.time for click in tracks[name].clicks] == pytest.approx(middles)
+        assert {click.label for click in tracks[name].clicks} == video.labels
+
+
+@pytest.fixture
+def small(tmp_path):
+    origin = DatasetFolder(synthetic(tmp_path / "origin"))
+    root = tmp_path / "source"
+    root.mkdir()
+    return origin, root, tmp_path / "out"
+
+
+def test_training_reads_any_layout(small):
+    origin, root, _ = small
+    make_actionformer(root, origin)
+    opened = open_layout("actionformer", root)
+    clicks = opened.clicks([origin.root / "clicks" / "A1.txt"])
+    training = TrainingSet(opened, "val", clicks, recipe("compact").model)
+    assert len(training) == 6
+    assert (training[0].clicks == len(LABELS)).sum() == len(clicks["v_0"])
+
+
+def test_released_with_annotations(small):
+    origin, root, _ = small
+    _, options = make_released(root, origin)
+    where = origin.root / "annotations.json"
+    opened = open_layout("released", root, LayoutOptions(annotations=where))
+    assert opened.annotations.videos["v_0"].ground_truth == origin.annotations.videos["v_0"].ground_truth
+    with pytest.raises(DataError, match="in the order of `cls_label` with --labels"):
+        open_layout("released", root, LayoutOptions(annotations=where, labels=("run", "jump", "throw")))
+    with pytest.raises(DataError, match="`cls_label` has 3 entries, but there are 2 labels"):
+        open_layout("released", root, LayoutOptions(labels=("run", "jump")))
+    assert open_layout("released", root).labels == ("class000", "class001", "class002")
+    assert options.labels == LABELS
+
+
+def test_durations_come_from_the_features_where_nothing_else_tells(small):
+    origin, root, _ = small
+    features, options = make_bas_net(root, origin, durations=False)
+    opened = open_layout("basnet", root, options)
+    for name, array in features.items():
+        assert opened.annotations.videos[name].duration == pytest.approx(len(array) * 16 / 25)
+
+
+def test_sf_net_counts_in_the_frame_rate_of_its_ground_truth(small):
+    origin, root, _ = small
+    make_wtalc(root, origin)
+    truth = root / "beoid_groundtruth.json"
+    truth.write_text(json.dumps(entries(origin)))
+    opened = open_layout("sfnet", root, LayoutOptions(annotations=truth))
+    video = opened.annotations.videos["v_0"]
+    assert opened.features(video).axis.step == pytest.approx(16 / 30)
+    assert opened.features(video).spec.fps is None
+
+
+def test_a_stopped_conversion_goes_on(small, monkeypatch):
+    origin, root, out = small
+    _, options = make_wtalc(root, origin)
+    opened = open_layout("wtalc", root, options)
+    read, seen = opened.features, []
+
+    def stumbling(video):
+        seen.append(video.video_id)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return read(video)
+
+    monkeypatch.setattr(opened, "features", stumbling)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(opened, out)
+    with pytest.raises(DataError, match="cannot be read"):
+        DatasetFolder(out)
+    before = {path: path.stat().st_mtime_ns for path in (out / "features").glob("*.npz")}
+    assert len(before) == 3
+    with pytest.raises(DataError, match="another conversion was begun"):
+        write_folder(opened, out, half=True)
+    write_folder(opened, out)
+    assert len(DatasetFolder(out).feature_names()) == 8
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    with pytest.raises(DataError, match="already there and not empty"):
+        write_folder(opened, out)
+
+
+def test_missing_features_are_named_and_can_be_left_out(small):
+    origin, root, out = small
+    _, options = make_actionformer(root, origin)
+    (root / "i3d_features" / "v_3.npy").unlink()
+    opened = open_layout("actionformer", root, options)
+    with pytest.raises(DataError, match="1 of 8 videos have no features: v_3"):
+        write_folder(opened, out)
+    assert not out.exists()
+    clicks = origin.root / "clicks" / "A1.txt"
+    write_folder(opened, out, clicks=[clicks], skip_missing=True)
+    assert "v_3" not in DatasetFolder(out).annotations.videos
+    assert "v_3" not in read_clicks(out / "clicks" / "A1.txt")
+
+
+CASES = {
+    "no rgb partner": (
+        "lacp",
+        lambda r: (r / "features" / "train" / "flow" / "v_1.npy").unlink(),
+        "only one of rgb and flow: v_1",
+    ),
+    "unknown video in the split": (
+        "lacp",
+        lambda r: (r / "split_test.txt").write_text("ghost\n"),
+        "no annotations of 1 videos that the split names: ghost",
+    ),
+    "no annotation file": ("lacp", lambda r: (r / "gt.json").unlink(), "no gt_full.json or gt.json"),
+    "two annotation files": ("actionformer", lambda r: (r / "b.json").write_text("{}"), "found b.json, thumos14.json"),
+    "truncated array": (
+        "actionformer",
+        lambda r: os.truncate(r / "i3d_features" / "v_1.npy", 100),
+        "v_1.npy: not a readable .npy array",
+    ),
+    "NaN": (
+        "actionformer",
+        lambda r: save(r / "i3d_features" / "v_1.npy", np.full((5, 4), np.nan)),
+        "v_1.npy: NaN or infinite",
+    ),
+    "not [T, D]": (
+        "actionformer",
+        lambda r: save(r / "i3d_features" / "v_1.npy", np.zeros((1, 5, 4))),
+        r"`features` must be numbers \[D, T\]",
+    ),
+    "missing key": (
+        "released",
+        lambda r: np.savez(r / "train" / "v_1.npz", feat_spa=1),
+        "v_1.npz: no cls_label, point_label, vid_name, frame_num, fps, duration; it holds feat_spa",
+    ),
+    "not an archive": ("released", lambda r: (r / "train" / "v_1.npz").write_text("x"), "not a readable .npz file"),
+    "unlike lengths": (
+        "wtalc",
+        lambda r: save(r / "Thumos14reduced-Annotations" / "subset.npy", np.array([b"test"])),
+        "not of one length: videoname 8, subset 1",
+    ),
+    "joint file of other videos": (
+        "wtalc",
+        lambda r: save(r / "Thumos14reduced-I3D-JOINTFeatures.npy", ragged([np.zeros((3, 4))])),
+        "features of 1 videos, but videoname.npy names 8",
+    ),
+    "a name that leaves the folder": (
+        "actionformer",
+        lambda r: (r / "annotations" / "thumos14.json").write_text(
+            (r / "annotations" / "thumos14.json").read_text().replace('"v_1"', '"../v_1"')
+        ),
+        "no features: ../v_1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_malformed_layouts_are_refused_with_the_reason(case, small):
+    origin, root, out = small
+    layout, spoil, message = CASES[case]
+    _, options = MAKERS[layout](root, origin)
+    spoil(root)
+    with pytest.raises(DataError, match=message):
+        write_folder(open_layout(layout, root, options), out)
+    assert not (out / "annotations.json").exists()
+
+
+class Malicious:
+    def __reduce__(self):
+        return (os.system, ("touch pwned",))
+
+
+def test_a_pickle_that_could_run_code_is_refused(small, monkeypatch, tmp_path):
+    origin, root, _ = small
+    make_wtalc(root, origin)
+    monkeypatch.chdir(tmp_path)
+    save(root / "Thumos14reduced-I3D-JOINTFeatures.npy", ragged([Malicious()]))
+    opened = open_layout("wtalc", root)
+    with pytest.raises(DataError, match=r"refused: it wants to load \w+\.system, which is no array"):
+        opened.features(opened.annotations.videos["v_0"])
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_arrays_pickled_by_python_2_are_read(tmp_path):
+    # What numpy 1 wrote with protocol 2: the old module name and bytes of arrays as latin-1 text.
+    content = pickle.dumps(ragged([np.arange(6.0).reshape(3, 2)]), protocol=2).replace(b"numpy._core", b"numpy.core")
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": (1,)})
+        file.write(content)
+    assert np.array_equal(read_npy(tmp_path / "a.npy")[0], np.arange(6.0).reshape(3, 2))
+
+
+def test_layout_names():
+    with pytest.raises(DataError, match="unknown layout 'x'; known are released, basnet"):
+        open_layout("x", ".")
+    with pytest.raises(DataError, match="no such folder"):
+        open_layout("lacp", "nowhere")
+    assert set(MAKERS) < set(LAYOUTS)
+
+
+def test_videos_known_by_their_labels_alone(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"database": {"v": {"subset": "training", "duration": 5, "labels": ["jump"]}}}))
+    annotations = read_annotations(path)
+    assert annotations.videos["v"].labels == {"jump"}
+    write_annotations(path, annotations)
+    assert read_annotations(path) == annotations
+
+
+def test_click_forms(tmp_path):
+    path = tmp_path / "points.txt"
+    path.write_text("v,1.5,jump\n\nv,2.5,run\n")
+    assert [(c.time, c.label) for c in read_clicks(path)["v"].clicks] == [(1.5, "jump"), (2.5, "run")]
+    path.write_text("v,1.5,jump\nv,later,run\n")
+    with pytest.raises(DataError, match="line 2: expected video,second,label, found 'v,later,run'"):
+        read_clicks(path)
+    path.write_text("class,video_id,point\njump,v,30\n")
+    assert read_clicks(path, frame_rates={"v": 20})["v"] == ClickTrack("v", (Click(1.5, "jump"),))
+    with pytest.raises(DataError, match="line 2: the frame rate of video v is not known"):
+        read_clicks(path)
+    path.write_text("class,video_id,point\njump,v,x\n")
+    with pytest.raises(DataError, match="line 2: needs class, video_id and a frame number"):
+        read_clicks(path, frame_rates={"v": 20})
