@@ -159,7 +159,7 @@ def write_clicks(path: str | Path, tracks: Iterable[ClickTrack], labels: Sequenc
                     raise DataError(f"video {track.video_id}: click with unknown label {click.label!r}")
                 tag = _BACKGROUND_TAG if click.label == BACKGROUND else click.label
                 row = [track.video_id, f"{track.video_id}.mp4", tag_ids[click.label], tag]
-                writer.writerow([*row, repr(click.time), repr(click.time), click.round, 1])
+                writer.writerow([*row, *2 * [repr(float(click.time))], click.round, 1])
 
 
 def check_clicks(tracks: Mapping[str, ClickTrack], durations: Mapping[str, float], labels: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ class ModelConfig:
         labels: names of the C action classes; background is not among them.
         hidden_dim: width of the trunk.
         num_layers: affinity convolutions in the trunk.
-        kernel_size: taps of every temporal convolution and neighbours of the affinity, odd.
+        kernel_size: taps of the trunk's convolutions and neighbours of the affinity (h), odd.
         filter_dim: width of the foreground filter.
         embedding_dim: embedding size E.
         embedding_hidden_dim: width of a first embedding convolution, or None for the paper's single one.

@@ -126,7 +126,7 @@ def _marked(name: str, marks: np.ndarray, annotations: Annotations, path: Path) 
         raise DataError(f"{path}: `point_label` must be marks [L] or [L, {len(classes)}], found shape {marks.shape}")
     axis = TimeAxis.even(max(len(columns), 1), annotations.videos[name].duration)
     names = classes if columns.shape[1] > 1 else (BACKGROUND,)
-    found = (Click(axis.seconds(row + 0.5), names[column]) for row, column in np.argwhere(columns > 0))
+    found = (Click(axis.seconds(float(row) + 0.5), names[column]) for row, column in np.argwhere(columns > 0))
     return ClickTrack(name, tuple(found))
 
 

@@ -40,9 +40,7 @@ class BackTALModel(nn.Module):
         self.config = config
         self.localization = localization or LocalizationConfig()
         width = config.hidden_dim
-        self.embedding_head = EmbeddingHead(
-            config.feature_dim, config.embedding_dim, config.embedding_hidden_dim, config.kernel_size
-        )
+        self.embedding_head = EmbeddingHead(config.feature_dim, config.embedding_dim, config.embedding_hidden_dim)
         self.foreground_filter = ForegroundFilter(config.feature_dim, config.filter_dim)
         self.trunk = nn.ModuleList(
             AffinityConv1d(inputs, width, config.kernel_size, bias=False, layout=config.layout)
@@ -55,11 +53,16 @@ class BackTALModel(nn.Module):
             self.register_buffer("feature_scale", torch.ones(config.feature_dim))
 
     def set_feature_statistics(self, mean: Tensor, deviation: Tensor) -> None:
-        """Standardise features by these ``[D]``; a channel that never varies is only shifted."""
+        """Standardise features by these ``[D]``.
+
+        A deviation below a twentieth of the average one counts as that, so that a channel that hardly varies in
+        training is not blown up in a new video.
+        """
         if not self.config.standardize:
             raise ConfigError("ModelConfig.standardize is False: the model takes no feature statistics")
         self.feature_mean.copy_(mean)
-        self.feature_scale.copy_(torch.where(deviation > 0, 1 / deviation, 1.0))
+        floor = deviation.mean() / 20
+        self.feature_scale.copy_(1 / deviation.clamp(min=float(floor) or 1.0))
 
     def forward(
         self, features: Tensor, lengths: Tensor | None = None, *, base_stream: bool | None = None

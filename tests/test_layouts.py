@@ -7,11 +7,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import shared
 
 from backtal import Click, DataError, Segment, TimeAxis, read_clicks, simulate_clicks, write_clicks
 from backtal.annotations import read_annotations, write_annotations
 from backtal.check import check_dataset
+from backtal.cli import main
 from backtal.clicks import ClickTrack
 from backtal.datasets import DatasetFolder, TrainingSet, write_folder
 from backtal.layouts import LAYOUTS, LayoutOptions, open_layout
@@ -28,7 +30,7 @@ def synthetic(root):
     for index in range(8):
         duration, fps = round(float(rng.uniform(20, 60)), 3), (30.0, 25.0, 29.97)[index % 3]
         starts = np.sort(rng.uniform(0, duration - 6, 3)).round(1)
-        segments = [Segment(float(s), float(s) + 4.0, LABELS[(index + i) % 3]) for i, s in enumerate(starts)]
+        segments = [Segment(float(s), float(s) + 4.0, LABELS[(index + i % 2) % 3]) for i, s in enumerate(starts)]
         name = f"v_{index}"
         database[name] = {
             "subset": "test" if index > 5 else "val",
@@ -51,6 +53,11 @@ def origin(request, tmp_path_factory):
     if request.param == "thumos14":
         return DatasetFolder(shared("data", "thumos14", "annotations.json").parent)
     return DatasetFolder(synthetic(tmp_path_factory.mktemp("origin") / "data"))
+
+
+def clicked(origin):
+    """The training videos: of the test videos two last shorter than their annotations say."""
+    return origin.annotations.subset("val")
 
 
 def arrays(origin, fps, stride, window=16):
@@ -124,7 +131,7 @@ def make_bas_net(root, origin, joined=False, durations=True):
         rates = {name: video.fps for name, video in origin.annotations.videos.items()}
         (root / "fps_dict.json").write_text(json.dumps(rates))
     rows = ["class,start_frame,stop_frame,video_id,point"]
-    for video in origin.annotations.videos.values():
+    for video in clicked(origin):
         for s in video.ground_truth:
             middle = round((s.start + s.end) / 2 * video.fps)
             rows.append(f"{s.label},{s.start * video.fps},{s.end * video.fps},{video.video_id},{middle}")
@@ -171,7 +178,7 @@ def make_wtalc(root, origin):
     save(folder / "labels_all.npy", ragged([sorted(v.labels) for v in videos]))
     save(folder / "labels.npy", ragged([[s.label for s in v.ground_truth] for v in videos]))
     save(folder / "segments.npy", ragged([[[s.start, s.end] for s in v.ground_truth] for v in videos]))
-    lines = [f"{v.video_id},{(s.start + s.end) / 2:.6f},{s.label}\n\n" for v in videos for s in v.ground_truth]
+    lines = [f"{v.video_id},{(s.start + s.end) / 2:.6f},{s.label}\n\n" for v in clicked(origin) for s in v.ground_truth]
     (folder / "single_frames").mkdir()
     (folder / "single_frames" / "THUMOS1.txt").write_text("".join(lines))
     return features, LayoutOptions()
@@ -239,6 +246,17 @@ def test_round_trip(layout, origin, tmp_path):
         assert [inside[f"A{number}.txt"] for number in (1, 2, 3)] == [175, 52, 175]
 
 
+def test_released_files_with_the_ground_truth_tell_the_clicks_inside_actions(origin, tmp_path):
+    make_released(tmp_path, origin)
+    opened = open_layout("released", tmp_path, LayoutOptions(annotations=origin.root / "annotations.json"))
+    human = [origin.root / "clicks" / f"A{number}.txt" for number in (1, 2, 3)]
+    counts = check_dataset(opened, human, features=False).clicks
+    if len(origin.labels) == 20:
+        assert [count.inside for count in counts] == [175, 52, 175]
+    else:  # simulated clicks are inside only where an action ends exactly on the click
+        assert [count.inside for count in counts] == [count.on_edge for count in counts]
+
+
 def test_released_marks_keep_the_clicks_to_half_a_second(origin, tmp_path):
     _, options = make_released(tmp_path, origin)
     found = open_layout("released", tmp_path, options).clicks([tmp_path / "point_label"])
@@ -252,10 +270,10 @@ def test_action_points_become_clicks_on_the_right_second(origin, tmp_path):
     opened = open_layout("lacp", tmp_path, LayoutOptions(labels=origin.labels))
     (path,) = opened.click_files()
     tracks = opened.read_clicks(path)
-    for name, video in origin.annotations.videos.items():
+    for video in clicked(origin):
         middles = sorted(round((s.start + s.end) / 2 * video.fps) / video.fps for s in video.ground_truth)
-        assert [click.time for click in tracks[name].clicks] == pytest.approx(middles)
-        assert {click.label for click in tracks[name].clicks} == video.labels
+        assert [click.time for click in tracks[video.video_id].clicks] == pytest.approx(middles)
+        assert {click.label for click in tracks[video.video_id].clicks} == video.labels
 
 
 @pytest.fixture
@@ -363,7 +381,7 @@ CASES = {
         "no annotations of 1 videos that the split names: ghost",
     ),
     "no annotation file": ("lacp", lambda r: (r / "gt.json").unlink(), "no gt_full.json or gt.json"),
-    "two annotation files": ("actionformer", lambda r: (r / "b.json").write_text("{}"), "found b.json, thumos14.json"),
+    "two annotation files": ("actionformer", lambda r: (r / "b.json").write_text("{}"), "found thumos14.json, b.json"),
     "truncated array": (
         "actionformer",
         lambda r: os.truncate(r / "i3d_features" / "v_1.npy", 100),
@@ -472,3 +490,26 @@ def test_click_forms(tmp_path):
     path.write_text("class,video_id,point\njump,v,x\n")
     with pytest.raises(DataError, match="line 2: needs class, video_id and a frame number"):
         read_clicks(path, frame_rates={"v": 20})
+
+
+def test_the_command_line_converts_and_checks(small, tmp_path):
+    origin, root, out = small
+    make_actionformer(root, origin)
+    clicks = origin.root / "clicks" / "A1.txt"
+    arguments = ["dataset", "convert", root, out, "--layout", "opentad", "--clicks", clicks, "--stride", 4]
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert "8 videos (6 val, 2 test), 3 labels" in result.stderr
+    assert "0 error(s)" in result.stderr
+    result = CliRunner().invoke(main, ["dataset", "convert", str(root), str(tmp_path / "x"), "--layout", "unheard-of"])
+    assert result.exit_code == 2
+    assert "unknown layout 'unheard-of'" in result.stderr
+
+
+def test_a_wrong_stride_shows_in_the_check(small):
+    origin, root, out = small
+    make_actionformer(root, origin)
+    arguments = ["dataset", "convert", root, out, "--layout", "actionformer", "--stride", 16]
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+    assert "8 video(s) whose features do not cover their duration" in result.stderr
