@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -72,14 +73,20 @@ def convert_released(path: str | Path, recipe: Recipe, labels: tuple[str, ...] |
 
 def _released_state(path: Path) -> dict[str, Tensor]:
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():  # PyTorch does not compare the checksums
+                    raise CheckpointError(f"{path}: damaged: the checksum of {damaged} is wrong")
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as failure:
         reason = str(failure).splitlines()[0]
         raise CheckpointError(f"{path}: refused: damaged, or holds more than tensors ({reason})") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as failure:
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as failure:
         raise CheckpointError(f"{path}: not a readable PyTorch file: {failure}") from None
     released = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(released, dict) or not all(isinstance(t, Tensor) for t in released.values()):

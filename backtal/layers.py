@@ -40,7 +40,8 @@ class AffinityConv1d(nn.Module):
         self.dilation = dilation
         self.layout: Layout = layout
         self.backend: Backend | None = backend
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
+        # [O, D, K] in shape, but each tap's matrix is one piece of memory: nothing to copy before its product.
+        self.weight = nn.Parameter(torch.empty(kernel_size, out_channels, in_channels).permute(1, 2, 0))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
 
@@ -52,7 +53,7 @@ class AffinityConv1d(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor, affinity: Tensor) -> Tensor:
-        """``x [B, D, T]``, ``affinity [B, K, T]`` -> ``[B, O, T]``."""
+        """``x [B, D, T]``, ``affinity [B, K, T]`` -> ``[B, O, T]``; see `affinity_conv1d` for several streams."""
         return affinity_conv1d(
             x,
             self.weight,

@@ -13,7 +13,7 @@ from backtal.errors import ConfigError
 from backtal.features import VideoFeatures, read_features
 from backtal.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.localize import localize
-from backtal.ops import local_affinity
+from backtal.ops import local_affinity, neighbours
 from backtal.segments import Localization
 
 
@@ -87,24 +87,32 @@ class BackTALModel(nn.Module):
         embedding = self.embedding_head(features, mask)
         affinity = self._affinity(embedding, mask)
         foreground = self.foreground_filter(features) * mask
-        scores, cas, first = self._stream(features * foreground, affinity, lengths)
-        base_scores = base_cas = None
-        if self.training if base_stream is None else base_stream:
-            base_scores, base_cas, _ = self._stream(features, affinity, lengths)
-        return BackTALOutput(scores, cas, foreground, embedding, first, lengths, base_scores, base_cas)
+        base_stream = self.training if base_stream is None else base_stream
+        gains = torch.stack([foreground, mask.to(foreground)]) if base_stream else foreground[None]
+        first = F.leaky_relu(self._first_layer(features, gains, affinity), NEGATIVE_SLOPE)
+        x, affinity = first.flatten(0, 1), affinity.repeat(len(gains), 1, 1)
+        for layer in self.trunk[1:]:
+            x = F.leaky_relu(layer(x, affinity), NEGATIVE_SLOPE)
+        cas = self.classifier(self.dropout(x))
+        scores = topk_mean(cas, lengths.repeat(len(gains)), self.config.topk_ratio)
+        cas, scores = cas.unflatten(0, first.shape[:2]), scores.unflatten(0, first.shape[:2])
+        base = (scores[1], cas[1]) if base_stream else (None, None)
+        return BackTALOutput(scores[0], cas[0], foreground, embedding, first[0], lengths, *base)
 
     def _affinity(self, embedding: Tensor, mask: Tensor) -> Tensor:
         """``[B, K, T]``; without the affinity module, 1 between real frames: a plain convolution."""
         compared = embedding if self.config.affinity else mask.to(embedding.dtype)
         return local_affinity(compared, self.config.kernel_size)
 
-    def _stream(self, x: Tensor, affinity: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        activations = []
-        for layer in self.trunk:
-            x = F.leaky_relu(layer(x, affinity), NEGATIVE_SLOPE)
-            activations.append(x)
-        cas = self.classifier(self.dropout(x))
-        return topk_mean(cas, lengths, self.config.topk_ratio), cas, activations[0]
+    def _first_layer(self, x: Tensor, gains: Tensor, affinity: Tensor) -> Tensor:
+        """``[S, B, H, T]``: the first layer on ``gain * x`` for the gain ``[B, 1, T]`` of each stream.
+
+        A gain scales a frame as an affinity does, so in the paper's layout the streams share their products.
+        """
+        layer = self.trunk[0]
+        if self.config.layout == "per_tap":
+            return layer(x, affinity * neighbours(gains[:, :, 0], self.config.kernel_size))
+        return torch.stack([layer(x * gain, affinity) for gain in gains])
 
     @torch.inference_mode()
     def localize(self, video: VideoFeatures | str | Path) -> Localization:

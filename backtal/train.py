@@ -131,6 +131,9 @@ class _Run:
     def prepare_folder(self, resume: bool) -> None:
         """Start a run folder, or go on with the one that is there."""
         path = self.out / RECIPE_FILE
+        if resume and self.accelerator.is_main_process:
+            for leftover in self.out.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
         wanted = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
         wanted["data"] = self.training_set.fingerprint()
         if path.exists():
@@ -141,8 +144,6 @@ class _Run:
                 raise ConfigError(
                     f"{self.out}: the run was started with other settings or data: {'; '.join(differing)}"
                 )
-            for leftover in self.out.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
             self._load_state()
         elif self.accelerator.is_main_process:
             write_json(path, wanted)
@@ -241,7 +242,9 @@ class _Run:
             moments: dict[int, dict[str, Tensor]] = {}
             for key, value in parts["adam"].items():
                 index, _, name = key.partition(".")
-                moments.setdefault(int(index), {})[name] = value
+                parameter = self.optimizer.param_groups[0]["params"][int(index)]
+                same_strides = torch.empty_like(parameter).copy_(value) if value.dim() else value
+                moments.setdefault(int(index), {})[name] = same_strides
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
             self.best, self.best_loss = parts["best"], float(metadata["best_loss"])
             self.first_epoch, self.log = int(metadata["epoch"]) + 1, metadata["log"].splitlines()

@@ -44,6 +44,36 @@ def test_forward_and_gradients_equal_the_specification(backend, shape, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_streams_are_separate_convolutions(backend, layout):
+    x, weight, affinity, bias = inputs((2, 4, 3, 9, 5, 1))
+    tensors = [t.requires_grad_() for t in (x, weight, torch.stack([affinity, affinity.flip(2), affinity**2]), bias)]
+    together = affinity_conv1d(*tensors[:3], bias, layout=layout, backend=backend)
+    apart = torch.stack(
+        [affinity_conv1d(x, weight, one, bias, layout=layout, backend="reference") for one in tensors[2]]
+    )
+    torch.testing.assert_close(together, apart)
+    seed = torch.randn_like(apart)
+    for found, expected in zip(
+        torch.autograd.grad(together, tensors, seed), torch.autograd.grad(apart, tensors, seed), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_gradients_only_where_they_are_wanted():
+    for wanted in range(3):
+        tensors = list(inputs((2, 4, 3, 9, 3, 1))[:3])
+        for streams in (tensors[2], torch.stack([tensors[2]] * 2)):
+            chosen = [*tensors[:2], streams]
+            chosen[wanted] = chosen[wanted].clone().requires_grad_()
+            found, expected = (
+                torch.autograd.grad(affinity_conv1d(*chosen, backend=b).sum(), chosen[wanted])[0]
+                for b in ("blas", "reference")
+            )
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_gradcheck(backend, layout):
     x, weight, affinity, bias = (tensor.requires_grad_() for tensor in inputs((2, 4, 3, 6, 3, 2)))
     assert torch.autograd.gradcheck(
@@ -60,7 +90,7 @@ def test_specification_against_the_equation_in_loops():
             source = t + (tap - 1) * 2
             if 0 <= source < 7:
                 expected[:, :, t] += (x[:, :, source] * affinity[:, tap, t, None]) @ weight[:, :, tap].T
-    torch.testing.assert_close(reference.affinity_conv1d(x, weight, affinity, 2, "per_tap"), expected)
+    torch.testing.assert_close(reference.affinity_conv1d(x, weight, affinity[None], 2, "per_tap")[0], expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

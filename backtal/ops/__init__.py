@@ -35,19 +35,13 @@ def local_affinity(embedding: Tensor, kernel_size: int, *, dilation: int = 1) ->
     """
     if embedding.dim() != 3:
         raise ValueError(f"embedding must be [B, E, T], got shape {tuple(embedding.shape)}")
-    _check_kernel(kernel_size, dilation)
     unit = F.normalize(embedding, dim=1)
-    length = unit.shape[-1]
-    rows = []
-    for tap in range(kernel_size):
-        shift = (tap - kernel_size // 2) * dilation
-        low, high = max(0, -shift), min(length, length - shift)
-        if low >= high:
-            rows.append(unit.new_zeros(unit.shape[0], length))
-            continue
-        row = (unit[..., low:high] * unit[..., low + shift : high + shift]).sum(dim=1)
-        rows.append(F.pad(row, (low, length - high)))
-    return torch.stack(rows, dim=1)
+    _check_kernel(kernel_size, dilation)
+    # One neighbour at a time: all of them at once would be K copies of the embedding.
+    length, reach = unit.shape[-1], kernel_size // 2 * dilation
+    padded = F.pad(unit, (reach, reach))
+    taps = [padded[..., i * dilation : i * dilation + length] for i in range(kernel_size)]
+    return torch.stack([(unit * tap).sum(dim=1) for tap in taps], dim=1)
 
 
 def affinity_conv1d(
@@ -67,7 +61,8 @@ def affinity_conv1d(
     Args:
         x: ``[B, D, T]``.
         weight: ``[O, D, K]``, K odd.
-        affinity: ``[B, K, T]``, from `local_affinity`.
+        affinity: ``[B, K, T]``, from `local_affinity`; or ``[S, B, K, T]`` for S convolutions of the same x and
+            weight, which share most of the work.
         bias: ``[O]``, added without being weighted.
         dilation: distance between taps, in frames.
         layout: ``"per_tap"`` is the paper's: tap ``i`` at frame ``t`` is scaled by
@@ -78,7 +73,7 @@ def affinity_conv1d(
             to choose.
 
     Returns:
-        ``[B, O, T]``.
+        ``[B, O, T]``, or ``[S, B, O, T]``.
 
     Raises:
         ValueError: if shapes, layout or backend do not fit; the message says what was found.
@@ -88,7 +83,7 @@ def affinity_conv1d(
         >>> affinity_conv1d(x, weight, local_affinity(x, 3)).shape
         torch.Size([2, 5, 9])
     """
-    if x.dim() != 3 or weight.dim() != 3 or affinity.dim() != 3:
+    if x.dim() != 3 or weight.dim() != 3 or affinity.dim() not in (3, 4):
         raise ValueError(
             "x must be [B, D, T], weight [O, D, K] and affinity [B, K, T]; got shapes "
             f"{tuple(x.shape)}, {tuple(weight.shape)} and {tuple(affinity.shape)}"
@@ -97,14 +92,39 @@ def affinity_conv1d(
     if weight.shape[1] != x.shape[1]:
         raise ValueError(f"weight expects {weight.shape[1]} input channels, x has {x.shape[1]}")
     expected = (x.shape[0], weight.shape[2], x.shape[2])
-    if tuple(affinity.shape) != expected:
+    if tuple(affinity.shape[-3:]) != expected:
         raise ValueError(f"affinity must be [B, K, T] = {expected}, got {tuple(affinity.shape)}")
     if layout not in ("per_tap", "channel_blocks"):
         raise ValueError(f"layout must be 'per_tap' or 'channel_blocks', got {layout!r}")
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"backend must be one of {sorted(BACKENDS)} or None, got {backend!r}")
-    out = BACKENDS[backend or "blas"](x, weight, affinity, dilation, layout)
+    streams = affinity if affinity.dim() == 4 else affinity[None]
+    out = BACKENDS[backend or "blas"](x, weight, streams, dilation, layout)
+    out = out if affinity.dim() == 4 else out[0]
     return out if bias is None else out + bias[:, None]
+
+
+def neighbours(x: Tensor, kernel_size: int, *, dilation: int = 1) -> Tensor:
+    """The values of each frame's K neighbours.
+
+    Args:
+        x: ``[..., T]``.
+        kernel_size: number of neighbours K, odd.
+        dilation: distance between neighbours, in frames.
+
+    Returns:
+        ``[..., K, T]``: entry ``[..., i, t]`` is ``x[..., t + (i - K // 2) * dilation]``, 0 outside the sequence.
+
+    Example:
+        >>> neighbours(torch.tensor([1.0, 2.0, 3.0]), 3)
+        tensor([[0., 1., 2.],
+                [1., 2., 3.],
+                [2., 3., 0.]])
+    """
+    _check_kernel(kernel_size, dilation)
+    reach = kernel_size // 2 * dilation
+    padded = F.pad(x, (reach, reach))
+    return torch.stack([padded[..., i * dilation : i * dilation + x.shape[-1]] for i in range(kernel_size)], dim=-2)
 
 
 def _check_kernel(kernel_size: int, dilation: int) -> None:

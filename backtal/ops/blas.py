@@ -1,34 +1,29 @@
-"""The affinity convolution without the unfolded buffer.
+"""The affinity convolution without the unfolded buffer, from plain convolutions.
 
-An affinity is one number per frame and row block, so it can scale the *result* of a plain
-convolution over that block instead of its input: ``out = sum_b affinity[b] * conv1d(x, weight_b)``,
-where ``weight_b`` holds the rows that ``affinity[b]`` scales. For the paper's layout a block is one
-tap; for the released one it is a range of channels.
+An affinity is one number per frame and row block, so it can scale the *result* of a convolution over that block instead
+of its input: ``out = sum_b affinity[b] * conv1d(x, weight_b)``. For the paper's layout a block is one tap, for the
+released one a range of channels. Convolutions that differ only in their affinity share these results.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+# A 1x1 kernel has no use for a dilation; given one, PyTorch takes oneDNN even on a single thread.
+_DILATION = 2
+# Elements of a tap's product that are held at once: about what a core's caches hold.
+_PRODUCT = 1 << 21
 
 
 def affinity_conv1d(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int, layout: str) -> Tensor:
-    """See `backtal.ops.affinity_conv1d`; arguments are already checked."""
-    blocks = {"per_tap": _per_tap, "channel_blocks": _channel_blocks}[layout]
-    return blocks(x, weight, affinity, dilation)
-
-
-def _per_tap(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tensor:
-    taps, length = weight.shape[2], x.shape[2]
-    middle = taps // 2
-    out = F.conv1d(x, weight[:, :, middle, None]) * affinity[:, middle, None]
-    for tap in range(taps):
-        shift = (tap - middle) * dilation
-        low, high = max(0, -shift), min(length, length - shift)
-        if shift == 0 or low >= high:
-            continue
-        product = F.conv1d(x[..., low + shift : high + shift], weight[:, :, tap, None])
-        out[..., low:high].addcmul_(product, affinity[:, tap, None, low:high])
-    return out
+    """See `backtal.ops.affinity_conv1d`; arguments are already checked and affinity is ``[S, B, K, T]``."""
+    if layout == "channel_blocks":
+        return _channel_blocks(x, weight, affinity, dilation)
+    return _PerTap.apply(x, weight, affinity, dilation)  # type: ignore[no-any-return]
 
 
 def _channel_blocks(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tensor:
@@ -42,5 +37,86 @@ def _channel_blocks(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) 
         product = F.conv1d(
             x[:, first : last + 1], weight[:, first : last + 1] * inside, padding=padding, dilation=dilation
         )
-        out = out + product * affinity[:, block, None]
+        out = out + product * affinity[:, :, block, None]
     return out
+
+
+class _PerTap(torch.autograd.Function):
+    """``out[:, t] = sum_i affinity[i, t] * (W_i @ x)[:, t + shift_i]``; the backward recomputes the products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tensor:
+        weight = weight.permute(2, 0, 1).contiguous().permute(1, 2, 0)  # each tap's matrix in one piece
+        ctx.save_for_backward(x, weight, affinity)
+        ctx.dilation = dilation
+        streams, batch, taps, length = affinity.shape
+        out = x.new_empty(streams, batch, weight.shape[0], length)
+        for videos in _chunks(batch, weight.shape[0] * length):
+            for tap, here, there in _taps(taps, dilation, length):
+                product = _product(x[videos], weight, tap)
+                scale = affinity[:, videos, tap, None]
+                if tap == taps // 2:
+                    torch.mul(product, scale, out=out[:, videos])
+                else:
+                    out[:, videos, :, here].addcmul_(product[..., there], scale[..., here])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, affinity = ctx.saved_tensors
+        needs_x, needs_weight, needs_affinity, _ = ctx.needs_input_grad
+        streams, batch, taps, length = affinity.shape
+        grad_x = torch.zeros_like(x) if needs_x else None
+        grad_weight = torch.zeros_like(weight) if needs_weight else None
+        grad_affinity = torch.zeros_like(affinity) if needs_affinity else None
+        for v in _chunks(batch, max(weight.shape[:2]) * length):
+            for tap, here, there in _taps(taps, ctx.dilation, length):
+                source, scale = x[v, :, there], affinity[:, v, tap, None, here]
+                scaled = (grad[:, v, :, here] * scale).sum(0)
+                if grad_weight is not None:
+                    grad_weight[:, :, tap] += _weight_gradient(scaled, source, weight, tap)
+                if streams > 1:
+                    if grad_affinity is not None:
+                        product = _product(source, weight, tap)
+                        grad_affinity[:, v, tap, here] = (grad[:, v, :, here] * product).sum(2)
+                    if grad_x is not None:
+                        grad_x[v, :, there] += _input_gradient(scaled, source, weight, tap)
+                elif needs_x or needs_affinity:
+                    # One stream: the transposed product alone gives both gradients.
+                    back = _input_gradient(grad[0, v, :, here], source, weight, tap)
+                    if grad_affinity is not None:
+                        grad_affinity[0, v, tap, here] = (back * source).sum(1)
+                    if grad_x is not None:
+                        grad_x[v, :, there].addcmul_(back, scale[0])
+        return grad_x, grad_weight, grad_affinity, None
+
+
+def _taps(taps: int, dilation: int, length: int) -> Iterator[tuple[int, slice, slice]]:
+    """The taps, middle first: tap, the frames it adds to, and the frames it reads for them."""
+    for tap in sorted(range(taps), key=lambda tap: abs(tap - taps // 2)):
+        shift = (tap - taps // 2) * dilation
+        low, high = max(0, -shift), min(length, length - shift)
+        if low < high:
+            yield tap, slice(low, high), slice(low + shift, high + shift)
+
+
+def _chunks(batch: int, per_video: int) -> Iterator[slice]:
+    size = max(1, _PRODUCT // max(1, per_video))
+    return (slice(start, start + size) for start in range(0, batch, size))
+
+
+def _product(x: Tensor, weight: Tensor, tap: int) -> Tensor:
+    return F.conv1d(x, weight[:, :, tap, None], dilation=_DILATION)
+
+
+def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, tap: int) -> Tensor:
+    return _convolution_backward(grad, x, weight[:, :, tap, None], [True, False, False])[0]
+
+
+def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, tap: int) -> Tensor:
+    return _convolution_backward(grad, x, weight[:, :, tap, None], [False, True, False])[1][:, :, 0]
+
+
+def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, [1], [0], [_DILATION], False, [0], 1, wanted)

@@ -1,0 +1,150 @@
+"""Released checkpoints: the golden one loads, every spoilt one is refused with the reason; recipes and sizes."""
+
+import json
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import DATA
+
+from backtal import BackTALModel, CheckpointError, ConfigError
+from backtal.cli import main
+from backtal.convert import convert_released
+from backtal.info import measure
+from backtal.presets import RECIPES, SOURCES, recipe, sources
+
+GOLDEN = DATA / "released_format_checkpoint.pth"
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [*map(str, arguments)])
+
+
+def spoilt(path, change):
+    content = torch.load(GOLDEN, weights_only=True)
+    change(content["state_dict"])
+    torch.save(content, path)
+
+
+def rename(state):
+    state["base_module.conv_9.weight"] = state.pop("base_module.conv_1.weight")
+
+
+def reshape(state):
+    state["base_module.conv_2.weight"] = state["base_module.conv_2.weight"][:, :-1].clone()
+
+
+def flatten(state):
+    state["classifier_module.conv.weight"] = state["classifier_module.conv.weight"].flatten()
+
+
+def text(state):
+    state["classifier_module.conv.weight"] = "not a tensor"
+
+
+def nan(state):
+    state["classifier_module.conv.weight"][0] = float("nan")
+
+
+class Malicious:
+    def __reduce__(self):
+        return (os.system, ("touch pwned",))
+
+
+SPOILT = {
+    "renamed key": (lambda p: spoilt(p, rename), r"missing tensor\(s\): base_module.conv_1.weight"),
+    "extra key": (lambda p: spoilt(p, lambda s: s.update(x=torch.zeros(1))), r"unexpected tensor\(s\): x"),
+    "wrong shape": (lambda p: spoilt(p, reshape), "trunk.1.weight"),
+    "not a convolution": (lambda p: spoilt(p, flatten), "classifier.weight has shape .* not that of a convolution"),
+    "not a tensor": (lambda p: spoilt(p, text), "expected {'epoch'"),
+    "NaN": (lambda p: spoilt(p, nan), "classifier.weight"),
+    "truncated": (lambda p: p.write_bytes(GOLDEN.read_bytes()[:5000]), "not a readable PyTorch file"),
+    "corrupted": (lambda p: p.write_bytes(b"\x80\x02garbage"), "refused: damaged, or holds more than tensors"),
+    "no checkpoint": (lambda p: torch.save([1, 2], p), "expected {'epoch'"),
+    "malicious": (lambda p: torch.save({"state_dict": Malicious()}, p), "holds more than tensors"),
+    "malicious, old format": (lambda p: p.write_bytes(pickle.dumps(Malicious(), 2)), "holds more than tensors"),
+    "missing": (lambda p: None, "no such file"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_spoilt_checkpoints_are_refused_with_the_reason(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spoil, message = SPOILT[case]
+    path = tmp_path / "a.pth"
+    spoil(path)
+    with pytest.raises(CheckpointError, match=message):
+        convert_released(path, recipe("thumos14-released"))
+    result = run("convert", path, tmp_path / "out", "--recipe", "thumos14-released")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"backtal convert: {path}: ")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_flipped_bytes_in_the_archive_are_noticed(tmp_path):
+    content = bytearray(GOLDEN.read_bytes())
+    with zipfile.ZipFile(GOLDEN) as archive:
+        record = max(archive.infolist(), key=lambda r: r.file_size)
+    start = record.header_offset + 200
+    content[start : start + 4] = bytes(255 - b for b in content[start : start + 4])
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged: the checksum of .* is wrong"):
+        convert_released(path, recipe("thumos14-released"))
+
+
+def test_the_golden_checkpoint_converts(tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"action {i}\n" for i in range(20)))
+    result = run("convert", GOLDEN, tmp_path / "out", "--recipe", "thumos14-released", "--labels", labels)
+    assert result.exit_code == 0, result.output
+    model = BackTALModel.from_pretrained(tmp_path / "out")
+    assert model.config.labels[3] == "action 3"
+    assert (model.config.layout, model.config.feature_dim) == ("channel_blocks", 48)
+    labels.write_text("one\n")
+    result = run("convert", GOLDEN, tmp_path / "other", "--recipe", "thumos14-released", "--labels", labels)
+    assert result.exit_code == 2
+    assert "20 classes, but 1 labels were given" in result.stderr
+
+
+def test_every_source_names_a_value():
+    for name in RECIPES:
+        rows = sources(name)
+        assert set(SOURCES[name]) <= {field for field, _, _ in rows}
+        assert all(source for _, _, source in rows)
+    with pytest.raises(ConfigError, match="unknown recipe 'x'"):
+        sources("x")
+
+
+def test_recipes_are_listed_and_printed():
+    assert run("recipes").stdout.split() == list(RECIPES)
+    assert json.loads(run("recipes", "--json").stdout) == list(RECIPES)
+    printed = run("recipes", "thumos14-released").stdout
+    assert "model.layout                      channel_blocks          released system" in printed
+    content = json.loads(run("recipes", "hacs", "--json").stdout)
+    assert content["model.temporal_length"] == {"value": 200, "source": "paper 4.1"}
+    assert run("recipes", "nothing").exit_code == 2
+
+
+def test_sizes(tmp_path):
+    released = measure("thumos14-released")
+    assert released.by_module == {
+        "embedding_head": 3 * 2048 * 512 + 512 + 3 * 512 * 32 + 32,
+        "foreground_filter": 2048 * 512 + 512 + 512 + 1,
+        "trunk": 2 * 3 * 2048 * 2048,
+        "classifier": 2048 * 21,
+    }
+    assert released.flops == pytest.approx(2 * 750 * released.parameters, rel=0.01)
+    run("convert", GOLDEN, tmp_path / "model", "--recipe", "thumos14-released")
+    small = json.loads(run("info", tmp_path / "model", "--json").stdout)
+    model = BackTALModel.from_pretrained(tmp_path / "model")
+    assert small["parameters"] == sum(p.numel() for p in model.parameters())
+    assert small["paper"]["parameters"] == 4.29e6
+    printed = run("info", "compact").stdout
+    assert "4.29 M" in printed
+    assert "6.51 G" in printed
+    assert run("info", "nothing").exit_code == 2
