@@ -140,7 +140,7 @@ def _videos(path: Path, subset: str) -> Iterator[Callable]:
 @click.option("--subset", default="test", show_default=True, help="Subset to compare with.")
 @click.option("--protocol", "protocol_name", help="Thresholds of a benchmark: thumos14, activitynet, hacs, beoid.")
 @click.option("--tiou", help="Thresholds as FIRST:LAST:STEP, last included.  [default: 0.1:0.7:0.1]")
-@click.option("--f1-score", type=float, default=0.25, show_default=True, help="Least score that counts for F1.")
+@click.option("--f1-score", type=float, default=0.45, show_default=True, help="Least score that counts for F1.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
     predictions: Path,

@@ -15,8 +15,9 @@ from backtal.datasets import DatasetFolder, TrainingSet, Video
 from backtal.errors import DataError
 from backtal.evaluate import DetectionReport, evaluate
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
-from backtal.files import write_json
+from backtal.files import atomic_path, write_json
 from backtal.model import BackTALModel
+from backtal.plot import timeline
 from backtal.presets import recipe, video_labels_only
 from backtal.segments import Localization, Segment, write_predictions
 from backtal.train import fit
@@ -58,7 +59,7 @@ def run(out: str | Path, seed: int = 0, *, size: tuple[int, int] = (100, 50), se
         models[name] = _train(folder, chosen, out / chosen.name)
         found[name] = [models[name].localize(folder.features(video)) for video in videos]
         write_predictions(out / f"predictions-{chosen.name}.json", found[name])
-        reports[name] = evaluate(found[name], [video.ground_truth for video in videos], TIOU, f1_score=0.25)
+        reports[name] = evaluate(found[name], [video.ground_truth for video in videos], TIOU, f1_score=0.45)
     write_json(out / "report.json", {"seed": seed} | {name: report.to_dict() for name, report in reports.items()})
     _draw(out / "timeline.png", folder, videos, models, found)
     _say(f"wrote {out}")
@@ -100,7 +101,28 @@ def _draw(
     models: dict[str, BackTALModel],
     found: dict[str, list[Localization]],
 ) -> None:
-    """The first test video that shows several actions, seen by every model."""
+    """The first test video that shows several actions of several classes, seen by every model."""
+    index = next((i for i, video in enumerate(videos) if len(video.labels) > 1), 0)
+    video, features = videos[index], folder.features(videos[index])
+    scores = {}
+    for name, model in models.items():
+        with torch.inference_mode():
+            scores[name] = model(features.features[None]).cas[0].softmax(0).numpy()
+    try:
+        figure = timeline(
+            video.ground_truth,
+            {name: localizations[index] for name, localizations in found.items()},
+            frame_scores=scores,
+            labels=folder.labels,
+            axis=features.axis,
+            clicks=folder.clicks(folder.click_files())[video.video_id],
+            least_score=0.25,
+        )
+    except ImportError as missing:
+        _say(f"no picture: {missing}")
+        return
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
 
 
 def make_dataset(

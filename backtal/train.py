@@ -161,7 +161,7 @@ class _Run:
         )
         for epoch in bar:
             yield epoch
-            bar.set_postfix(loss=f"{json.loads(self.log[-1])['total']:.3f}")
+            bar.set_postfix(loss=f"{json.loads(self.log[-1])['total']:.3f}", refresh=False)
 
     def train_epoch(self, epoch: int) -> None:
         """One pass over the training videos."""

@@ -68,14 +68,17 @@ class _PerTap(torch.autograd.Function):
         needs_x, needs_weight, needs_affinity, _ = ctx.needs_input_grad
         streams, batch, taps, length = affinity.shape
         grad_x = torch.zeros_like(x) if needs_x else None
-        grad_weight = torch.zeros_like(weight) if needs_weight else None
+        grad_taps: list[Tensor | None] = [None] * taps
         grad_affinity = torch.zeros_like(affinity) if needs_affinity else None
         for v in _chunks(batch, max(weight.shape[:2]) * length):
             for tap, here, there in _taps(taps, ctx.dilation, length):
                 source, scale = x[v, :, there], affinity[:, v, tap, None, here]
-                scaled = (grad[:, v, :, here] * scale).sum(0)
-                if grad_weight is not None:
-                    grad_weight[:, :, tap] += _weight_gradient(scaled, source, weight, tap)
+                scaled = grad[0, v, :, here] * scale[0]
+                for one, other in zip(grad[1:, v, :, here], scale[1:], strict=True):
+                    scaled.addcmul_(one, other)
+                if needs_weight:
+                    part, before = _weight_gradient(scaled, source, weight, tap), grad_taps[tap]
+                    grad_taps[tap] = part if before is None else before.add_(part)
                 if streams > 1:
                     if grad_affinity is not None:
                         product = _product(source, weight, tap)
@@ -89,6 +92,10 @@ class _PerTap(torch.autograd.Function):
                         grad_affinity[0, v, tap, here] = (back * source).sum(1)
                     if grad_x is not None:
                         grad_x[v, :, there].addcmul_(back, scale[0])
+        grad_weight = None
+        if needs_weight:
+            zero = weight.new_zeros(weight.shape[:2])
+            grad_weight = torch.stack([zero if part is None else part for part in grad_taps]).permute(1, 2, 0)
         return grad_x, grad_weight, grad_affinity, None
 
 

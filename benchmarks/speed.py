@@ -1,0 +1,244 @@
+"""Speed and memory on this machine, every figure as a ratio to the obvious alternative in the same run.
+
+    python benchmarks/speed.py [--json] [--only convolution training video evaluator import]
+
+Pairs run in one process, in turn, and the medians are compared. Memory is the growth of the process's peak in a fresh
+process. Run it on an otherwise idle machine. For a GPU: benchmarks/gpu.py.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import literal
+import numpy as np
+import torch
+
+from backtal import AffinityConv1d, BackTALLoss, BackTALModel, Localization, Segment, TimeAxis, affinity_conv1d
+from backtal.evaluate import evaluate
+from backtal.localize import localize
+from backtal.presets import recipe
+
+WIDTH, LENGTH = 2048, 750
+
+
+def alternate(forms, repeats):
+    """Median seconds of each form; the forms take turns, after one round that does not count."""
+    seconds = {name: [] for name in forms}
+    for turn in range(repeats + 1):
+        for name, form in forms.items():
+            began = time.perf_counter()
+            form()
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def convolution_forms(batch, backward, width=WIDTH):
+    """The library's layer, a plain convolution and the unfold form, of one shape."""
+    torch.manual_seed(0)
+    layer = AffinityConv1d(width, width, 3, bias=False)
+    plain = torch.nn.Conv1d(width, width, 3, padding=1, bias=False)
+    x, affinity, gradient = (
+        torch.randn(batch, width, LENGTH),
+        torch.rand(batch, 3, LENGTH),
+        torch.randn(batch, width, LENGTH),
+    )
+    contiguous = layer.weight.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    functions = {
+        "conv1d": lambda x, a: plain(x),
+        "backtal": layer,
+        "backtal, weight [O, D, K]": lambda x, a: affinity_conv1d(x, contiguous, a),
+        "unfold": lambda x, a: affinity_conv1d(x, contiguous, a, backend="reference"),
+    }
+
+    def run(function):
+        if not backward:
+            with torch.inference_mode():
+                return function(x, affinity)
+        a, b = x.detach().requires_grad_(), affinity.detach().requires_grad_()
+        return function(a, b).backward(gradient)
+
+    return {name: (lambda f=function: run(f)) for name, function in functions.items()}
+
+
+def convolution():
+    """Seconds and ratios, forward and forward + backward, B = 1 and 16; memory of a fresh process."""
+    rows = []
+    for batch, repeats in ((1, 11), (16, 3)):
+        for backward in (False, True):
+            seconds = alternate(convolution_forms(batch, backward), repeats)
+            for name, value in seconds.items():
+                command = [sys.executable, __file__, "--memory-of", name, str(batch), str(int(backward))]
+                peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+                rows.append(
+                    {
+                        "batch": batch,
+                        "pass": "forward + backward" if backward else "forward",
+                        "form": name,
+                        "seconds": value,
+                        "vs conv1d": value / seconds["conv1d"],
+                        "vs unfold": value / seconds["unfold"],
+                        "extra MiB": peak,
+                    }
+                )
+    return rows
+
+
+def memory_of(name, batch, backward):
+    """Growth of this process's peak, in MiB, by one run of a form."""
+    forms = convolution_forms(batch, backward)
+    small = convolution_forms(1, backward, width=8)
+    small[name]()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forms[name]()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+
+
+def thumos14_sized(width=WIDTH):
+    """A network, a batch and settings of THUMOS14's shapes, on random features."""
+    torch.manual_seed(0)
+    chosen = recipe("thumos14-released")
+    labels = tuple(f"class{i:02d}" for i in range(20))
+    config = replace(chosen.model, labels=labels, layout="per_tap", dropout=0.0, hidden_dim=width, feature_dim=width)
+    model = BackTALModel(config, recipe("thumos14").localization)
+    x = torch.randn(16, width, LENGTH).relu()
+    targets = torch.zeros(16, 20).scatter_(1, torch.randint(20, (16, 2)), 1)
+    clicks = torch.zeros(16, LENGTH, dtype=torch.bool).scatter_(1, torch.randint(LENGTH, (16, 11)), True)
+    return model, chosen.loss, x, targets, clicks
+
+
+def training():
+    """One step (forward, losses, backward, Adam) against the literal implementation."""
+    model, config, x, labels, clicks = thumos14_sized()
+    criterion = BackTALLoss(config, model.config.topk_ratio)
+    targets = torch.where(clicks, 20, -1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-9)
+
+    def step(loss):
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        optimizer.step()
+        return float(value.detach())
+
+    forms = {
+        "backtal": lambda: step(lambda: criterion(model.train()(x), labels, targets)["total"]),
+        "literal": lambda: step(lambda: literal.loss(model, config, x, labels, clicks)),
+    }
+    a, b = forms["backtal"](), forms["literal"]()
+    assert abs(a - b) < 1e-4 * abs(b), f"the two implementations differ: {a} and {b}"
+    return compare(alternate(forms, 3), "literal")
+
+
+def video():
+    """Features to segments of one video (T = 750, 20 classes, 6000 frames)."""
+    model, _, x, _, _ = thumos14_sized()
+    model.eval()
+    axis = TimeAxis.even(LENGTH, 200.0, 6000)
+    config = replace(model.localization, class_threshold=0.0, feature_thresholds=None)
+    labels = model.config.labels
+
+    def fast():
+        with torch.inference_mode():
+            return localize(model(x[:1]), [axis], labels, config)
+
+    def slow():
+        with torch.inference_mode():
+            streams, *_ = literal.forward(model, x[:1])
+            scores, cas = streams[1]
+            return literal.localize(cas[0, :-1].numpy(), scores.softmax(1)[0, :-1].numpy(), axis, labels, config)
+
+    assert abs(len(fast()[0]) - len(slow())) <= 0.02 * len(slow()), "the two implementations differ"
+    return compare(alternate({"backtal": fast, "literal": slow}, 5), "literal")
+
+
+def predictions(count, truth, rng):
+    """Random predictions: half near an instance, half anywhere."""
+    found = {v.video_id: [] for v in truth}
+    durations = {v.video_id: v.duration for v in truth}
+    instances = [(v.video_id, s) for v in truth for s in v]
+    labels = sorted({s.label for _, s in instances})
+    for _ in range(count // 2):
+        name, s = instances[rng.integers(len(instances))]
+        start, end = np.sort([s.start + rng.normal(0, 1), s.end + rng.normal(0, 1)])
+        found[name].append(Segment(start, end, s.label, rng.uniform()))
+    names = list(found)
+    for _ in range(count - count // 2):
+        name = names[rng.integers(len(names))]
+        start, end = np.sort(rng.uniform(0, durations[name], 2))
+        found[name].append(Segment(start, end, labels[rng.integers(len(labels))], rng.uniform()))
+    return [Localization(name, durations[name], tuple(segments)) for name, segments in found.items()]
+
+
+def evaluator():
+    """Seconds for growing numbers of predictions on a ground truth of THUMOS14's size (210 videos, 20 classes)."""
+    rng = np.random.default_rng(0)
+    truth = []
+    for index in range(210):
+        starts = np.sort(rng.uniform(0, 200, 16))
+        label = f"class{rng.integers(20):02d}"
+        truth.append(Localization(f"v{index}", 220.0, tuple(Segment(s, s + 4, label) for s in starts)))
+    rows = []
+    for count in (42_000, 250_000, 1_000_000):
+        found = predictions(count, truth, rng)
+        seconds = alternate({"backtal": lambda f=found: evaluate(f, truth, np.arange(1, 10) / 10)}, 3)["backtal"]
+        rows.append({"predictions": count, "seconds": seconds, "microseconds each": 1e6 * seconds / count})
+    return rows
+
+
+def import_time():
+    """Seconds to import the package, against torch alone, each in a fresh process."""
+
+    def fresh(name):
+        return lambda: subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+
+    return compare(alternate({"backtal": fresh("backtal"), "torch": fresh("torch")}, 7), "torch")
+
+
+def compare(seconds, yardstick):
+    return [
+        {"form": name, "seconds": value, f"vs {yardstick}": value / seconds[yardstick]}
+        for name, value in seconds.items()
+    ]
+
+
+TABLES = {
+    "convolution": convolution,
+    "training": training,
+    "video": video,
+    "evaluator": evaluator,
+    "import": import_time,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        name, batch, backward = arguments.memory_of
+        print(memory_of(name, int(batch), bool(int(backward))))
+        return
+    results = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    for name in arguments.only:
+        print(f"measuring {name}", file=sys.stderr)
+        results[name] = rows = TABLES[name]()
+        if not arguments.json:
+            print(f"\n### {name}\n\n| {' | '.join(rows[0])} |\n{'|---' * len(rows[0])}|")
+            for row in rows:
+                cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
+                print(f"| {' | '.join(cells)} |")
+    if arguments.json:
+        print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
