@@ -322,6 +322,46 @@ def info(model: str, as_json: bool) -> None:
 
 
 @_command
+@click.argument("table")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of all runs; finished ones are kept."
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs per row: seeds 0, 1, ...")
+@click.option("--clicks", multiple=True, help="Click file: one per seed in turn.  [default: all of DATA]")
+@click.option("--recipe", "recipe_name", default="compact", show_default=True, help="Recipe that the rows change.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting. Repeatable.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time.")
+def ablate(
+    table: str,
+    data: Path,
+    out: Path,
+    seeds: int,
+    clicks: tuple[str, ...],
+    recipe_name: str,
+    settings: tuple[str, ...],
+    jobs: int,
+) -> None:
+    r"""Run TABLE of the paper (6, 7, 8, 9, 11, 12, 13, or layout) on a dataset.
+
+    Action clicks are simulated from the ground truth. Prints Markdown.
+
+    \b
+    Examples:
+      backtal ablate 7 --data DATA --out runs/ablations --seeds 3 --jobs 2
+      backtal ablate 9 --data DATA --out runs/ablations --clicks A1.txt --set epochs=20
+    """
+    from backtal.datasets import DatasetFolder
+    from backtal.experiment import Protocol
+    from backtal.experiment import ablate as run_table
+    from backtal.presets import recipe
+
+    files = list(clicks) or [path.name for path in DatasetFolder(data).click_paths()]
+    base = recipe(recipe_name).with_settings(settings)
+    click.echo(run_table(table, Protocol(data), base, out, clicks=files, seeds=range(seeds), jobs=jobs))
+
+
+@_command
 @click.option("--out", default="backtal-demo", show_default=True, type=click.Path(path_type=Path))
 def demo(out: Path) -> None:
     """Run everything once, offline, on a synthetic dataset made on the spot.

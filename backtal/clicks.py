@@ -217,3 +217,8 @@ def simulate_clicks(
         if first < last:
             clicks.append(Click(float(rng.integers(first, last)) / frame_rate))
     return ClickTrack(video_id, tuple(clicks))
+
+
+def simulate_action_clicks(video_id: str, segments: Iterable[Segment], rng: np.random.Generator) -> ClickTrack:
+    """Click as SF-Net's annotators did: one uniformly drawn moment in every action, with its label."""
+    return ClickTrack(video_id, tuple(Click(float(rng.uniform(s.start, s.end)), s.label) for s in segments))

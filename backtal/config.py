@@ -73,6 +73,8 @@ class LossConfig:
 
     Args:
         frame: weight of the frame classification on clicks (eq. 3).
+        frame_on: what clicks supervise: the ``"cas"`` (paper), the ``"foreground"`` weights or ``"both"`` (Table 8).
+        mined_background: background frames mined for each action click of a video, as SF-Net does (Table 13).
         separation: weight lambda of the score separation (eq. 8).
         affinity: weight beta of the affinity loss (eq. 13).
         norm: weight of the L1 norm of the foreground weights.
@@ -85,6 +87,8 @@ class LossConfig:
     """
 
     frame: float = 1.0
+    frame_on: Literal["cas", "foreground", "both"] = "cas"
+    mined_background: int = 0
     separation: float = 1.0
     affinity: float = 0.8
     norm: float = 1e-4
@@ -95,7 +99,7 @@ class LossConfig:
     tau_diff: float = 0.1
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "frame", "separation", "affinity", "norm")
+        _at_least(self, 0, "frame", "mined_background", "separation", "affinity", "norm")
         ratio = self.separation_topk_ratio
         _require(ratio is None or 0 < ratio <= 1, self, "separation_topk_ratio", "in (0, 1]")
 

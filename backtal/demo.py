@@ -11,7 +11,7 @@ import torch
 
 from backtal.clicks import simulate_clicks, write_clicks
 from backtal.config import Recipe
-from backtal.datasets import DatasetFolder, TrainingSet, Video
+from backtal.datasets import DatasetFolder, TrainingSet
 from backtal.errors import DataError
 from backtal.evaluate import DetectionReport, evaluate
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
@@ -19,7 +19,7 @@ from backtal.files import atomic_path, write_json
 from backtal.model import BackTALModel
 from backtal.plot import timeline
 from backtal.presets import recipe, video_labels_only
-from backtal.segments import Localization, Segment, write_predictions
+from backtal.segments import Segment, write_predictions
 from backtal.train import fit
 
 LABELS = ("dive", "jump", "serve", "throw", "vault")
@@ -61,14 +61,14 @@ def run(out: str | Path, seed: int = 0, *, size: tuple[int, int] = (100, 50), se
         write_predictions(out / f"predictions-{chosen.name}.json", found[name])
         reports[name] = evaluate(found[name], [video.ground_truth for video in videos], TIOU, f1_score=0.45)
     write_json(out / "report.json", {"seed": seed} | {name: report.to_dict() for name, report in reports.items()})
-    _draw(out / "timeline.png", folder, videos, models, found)
+    _draw(out / "timeline.png", folder, models)
     _say(f"wrote {out}")
     return _table(reports)
 
 
 def _recipes(settings: Sequence[str]) -> dict[str, Recipe]:
     """The three ways to learn, by what the table calls them; a recipe's name is its run folder's."""
-    full = recipe("compact").with_settings(settings)
+    full = recipe("compact").with_settings(["batch_size=8", *settings])
     plain = full.with_settings(["model.affinity=false", "separation=0", "loss.affinity=0"])
     return {
         "video labels only": replace(video_labels_only(full), name="video-labels"),
@@ -94,35 +94,29 @@ def _table(reports: dict[str, DetectionReport]) -> str:
     return "\n".join(f"{name:<{width}} " + " ".join(f"{v:>5}" for v in [*values, mean]) for name, values, mean in rows)
 
 
-def _draw(
-    path: Path,
-    folder: DatasetFolder,
-    videos: Sequence[Video],
-    models: dict[str, BackTALModel],
-    found: dict[str, list[Localization]],
-) -> None:
-    """The first test video that shows several actions of several classes, seen by every model."""
-    index = next((i for i, video in enumerate(videos) if len(video.labels) > 1), 0)
-    video, features = videos[index], folder.features(videos[index])
-    scores = {}
-    for name, model in models.items():
-        with torch.inference_mode():
-            scores[name] = model(features.features[None]).cas[0].softmax(0).numpy()
+def _draw(path: Path, folder: DatasetFolder, models: dict[str, BackTALModel]) -> None:
+    """The first test video of two classes or, where there is none, the first: seen by every model."""
+    videos = folder.annotations.subset("test")
+    video = next((video for video in videos if len(video.labels) > 1), videos[0])
+    features = folder.features(video)
+    with torch.inference_mode():
+        outputs = {name: model(features.features[None]) for name, model in models.items()}
     try:
         figure = timeline(
             video.ground_truth,
-            {name: localizations[index] for name, localizations in found.items()},
-            frame_scores=scores,
+            {name: model.localize(features) for name, model in models.items()},
+            frame_scores={name: output.cas[0].softmax(0) for name, output in outputs.items()},
+            foreground={name: output.foreground[0] for name, output in outputs.items()},
             labels=folder.labels,
             axis=features.axis,
-            clicks=folder.clicks(folder.click_files())[video.video_id],
-            least_score=0.25,
+            clicks=folder.clicks(folder.click_files()).get(video.video_id),
+            title=f"{video.video_id} (synthetic, test): softmax of the CAS over the segments with a score of 0.2 or more",
         )
-    except ImportError as missing:
-        _say(f"no picture: {missing}")
+    except ImportError as failure:
+        _say(f"no timeline.png: {failure}")
         return
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+        figure.savefig(temporary, format="png", dpi=150)
 
 
 def make_dataset(

@@ -1,8 +1,8 @@
 """The loss terms of BackTAL (eq. 2-13), each as a function and as a module.
 
-Everywhere, ``cas`` is ``[B, C+1, T]`` with background last, ``labels`` is multi-hot ``[B, C]``,
-``clicks`` is ``[B, T]``: True on clicked background frames, and ``lengths`` is ``[B]``. A term whose clicks
-or labels are missing from a whole batch is 0, with its graph intact.
+Everywhere, ``cas`` is ``[B, C+1, T]`` with background last, ``labels`` is multi-hot ``[B, C]``, ``background`` is
+``[B, T]``: True on clicked background frames, and ``lengths`` is ``[B]``. A term whose clicks or labels are missing
+from a whole batch is 0, with its graph intact.
 """
 
 import torch
@@ -34,22 +34,64 @@ def video_loss(scores: Tensor, labels: Tensor, *, background: bool) -> Tensor:
 
 
 def frame_loss(cas: Tensor, clicks: Tensor, *, mean: str = "video") -> Tensor:
-    """Frame-level classification (eq. 3): clicked frames are background.
+    """Frame-level classification (eq. 3): a clicked frame is of the class of its click.
 
     Args:
         cas: ``[B, C+1, T]``.
-        clicks: ``[B, T]`` bool.
+        clicks: ``[B, T]`` class index of a clicked frame, C for background, -1 where not clicked; or bool, True
+            where background was clicked.
         mean: ``"video"`` averages over each video's clicks, then over the videos that have one
             (paper); ``"batch"`` over all clicks of the batch (released).
     """
-    loss = -cas.log_softmax(1)[:, -1] * clicks
+    if clicks.dtype == torch.bool:
+        clicks = torch.where(clicks, cas.shape[1] - 1, -1)
+    chosen = cas.log_softmax(1).gather(1, clicks.clamp(min=0)[:, None])[:, 0]
+    return _mean_over_clicks(-chosen, clicks >= 0, mean)
+
+
+def foreground_loss(foreground: Tensor, clicks: Tensor, num_classes: int, *, mean: str = "video") -> Tensor:
+    """Binary classification of clicked frames by the foreground weights (Table 8).
+
+    Args:
+        foreground: ``[B, 1, T]`` in [0, 1].
+        clicks: ``[B, T]`` class index of a clicked frame, C for background, -1 where not clicked.
+        num_classes: C.
+        mean: as in `frame_loss`.
+    """
+    weight = foreground[:, 0].float()
+    right = torch.where(clicks == num_classes, 1 - weight, weight)
+    return _mean_over_clicks(-right.clamp(min=1e-6).log(), clicks >= 0, mean)
+
+
+def mine_background(cas: Tensor, clicks: Tensor, lengths: Tensor, per_click: int) -> Tensor:
+    """Add background frames to action clicks, as SF-Net does: the frames that look most like background.
+
+    Args:
+        cas: ``[B, C+1, T]``.
+        clicks: ``[B, T]`` class index of a clicked frame, C for background, -1 where not clicked.
+        lengths: ``[B]``.
+        per_click: frames to mine for each action click of a video.
+
+    Returns:
+        Clicks with the mined frames set to C. Clicked frames stay as they are.
+    """
+    length, background = cas.shape[-1], cas.shape[1] - 1
+    wanted = per_click * ((clicks >= 0) & (clicks < background)).sum(1, keepdim=True)
+    free = (clicks < 0) & frame_mask(lengths, length)
+    likeness = cas.detach().softmax(1)[:, -1].masked_fill(~free, -1)
+    rank = likeness.argsort(1, descending=True).argsort(1)
+    return torch.where((rank < wanted) & free, background, clicks)
+
+
+def _mean_over_clicks(loss: Tensor, clicked: Tensor, mean: str) -> Tensor:
+    loss = loss * clicked
     if mean == "batch":
-        return loss.sum() / clicks.sum().clamp(min=1)
-    return _mean_over(loss.sum(1) / clicks.sum(1).clamp(min=1), clicks.any(1))
+        return loss.sum() / clicked.sum().clamp(min=1)
+    return _mean_over(loss.sum(1) / clicked.sum(1).clamp(min=1), clicked.any(1))
 
 
 def score_separation_loss(
-    cas: Tensor, labels: Tensor, clicks: Tensor, lengths: Tensor | None = None, *, topk_ratio: float = 0.125
+    cas: Tensor, labels: Tensor, background: Tensor, lengths: Tensor | None = None, *, topk_ratio: float = 0.125
 ) -> Tensor:
     """Score separation (eq. 5-8): for each of a video's classes, its top frames against its clicks.
 
@@ -59,31 +101,31 @@ def score_separation_loss(
     Args:
         cas: ``[B, C+1, T]``.
         labels: ``[B, C]`` multi-hot.
-        clicks: ``[B, T]`` bool.
+        background: ``[B, T]`` bool.
         lengths: ``[B]``; None where all videos fill T.
         topk_ratio: the top ``max(1, int(topk_ratio * length))`` frames count as action.
 
     Example:
         >>> cas = torch.tensor([[[5.0, 5.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]])
-        >>> clicks = torch.tensor([[False, False, True, False]])
-        >>> score_separation_loss(cas, torch.ones(1, 1), clicks, topk_ratio=0.5)
+        >>> background = torch.tensor([[False, False, True, False]])
+        >>> score_separation_loss(cas, torch.ones(1, 1), background, topk_ratio=0.5)
         tensor(0.0363)
     """
     lengths = torch.full((len(cas),), cas.shape[-1], device=cas.device) if lengths is None else lengths
     actions = cas[:, :-1]
     action_score = topk_mean(actions, lengths, topk_ratio)
-    click_score = (actions * clicks[:, None]).sum(-1) / clicks.sum(1, keepdim=True).clamp(min=1)
+    click_score = (actions * background[:, None]).sum(-1) / background.sum(1, keepdim=True).clamp(min=1)
     positive = labels > 0
     per_class = 2 * F.softplus(click_score - action_score) * positive
     per_video = per_class.sum(1) / positive.sum(1).clamp(min=1)
-    return _mean_over(per_video, clicks.any(1) & positive.any(1))
+    return _mean_over(per_video, background.any(1) & positive.any(1))
 
 
 def affinity_loss(
     embedding: Tensor,
     cas: Tensor,
     labels: Tensor,
-    clicks: Tensor,
+    background: Tensor,
     lengths: Tensor | None = None,
     *,
     topk_ratio: float = 0.125,
@@ -99,7 +141,7 @@ def affinity_loss(
         embedding: ``[B, E, T]``.
         cas: ``[B, C+1, T]``, the sequence whose top-k chooses the action frames.
         labels: ``[B, C]`` multi-hot.
-        clicks: ``[B, T]`` bool.
+        background: ``[B, T]`` bool.
         lengths: ``[B]``; None where all videos fill T.
         topk_ratio: as in `score_separation_loss`.
         tau_same: least similarity within a kind.
@@ -113,12 +155,12 @@ def affinity_loss(
     """
     lengths = torch.full((len(cas),), cas.shape[-1], device=cas.device) if lengths is None else lengths
     weight = _action_weight(cas.detach(), labels, lengths, topk_ratio)
-    action, usable = weight > 0, clicks.any(1) & (labels > 0).any(1)
+    action, usable = weight > 0, background.any(1) & (labels > 0).any(1)
     unit = F.normalize(embedding, dim=1)
     similarity = unit.transpose(1, 2) @ unit
     same_action = action[:, :, None] & action[:, None, :]
-    same_background = clicks[:, :, None] & clicks[:, None, :]
-    across = action[:, :, None] & clicks[:, None, :]
+    same_background = background[:, :, None] & background[:, None, :]
+    across = action[:, :, None] & background[:, None, :]
     if pairs == "hardest":
         other = ~torch.eye(cas.shape[-1], dtype=torch.bool, device=cas.device)
         loss = _hinge(tau_same - _least(similarity, same_action & other).amin(1))
@@ -126,9 +168,9 @@ def affinity_loss(
         loss = loss + _hinge(_greatest(similarity, across).amax(1) - tau_diff)
         return _mean_over(loss, usable)
     loss = _weighted(_hinge(tau_same - _least(similarity, same_action)), weight)
-    loss = loss + _weighted(_hinge(tau_same - _least(similarity, same_background)), clicks)
+    loss = loss + _weighted(_hinge(tau_same - _least(similarity, same_background)), background)
     loss = loss + _weighted(_hinge(_greatest(similarity, across) - tau_diff), weight)
-    loss = loss + _weighted(_hinge(_greatest(similarity, across.transpose(1, 2)) - tau_diff), clicks)
+    loss = loss + _weighted(_hinge(_greatest(similarity, across.transpose(1, 2)) - tau_diff), background)
     return _mean_over(loss, usable)
 
 
@@ -176,9 +218,9 @@ class ScoreSeparationLoss(nn.Module):
         super().__init__()
         self.topk_ratio = topk_ratio
 
-    def forward(self, cas: Tensor, labels: Tensor, clicks: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, cas: Tensor, labels: Tensor, background: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See `score_separation_loss`."""
-        return score_separation_loss(cas, labels, clicks, lengths, topk_ratio=self.topk_ratio)
+        return score_separation_loss(cas, labels, background, lengths, topk_ratio=self.topk_ratio)
 
 
 class FrameLoss(nn.Module):
@@ -203,10 +245,10 @@ class AffinityLoss(nn.Module):
         self.settings = {"topk_ratio": topk_ratio, "tau_same": tau_same, "tau_diff": tau_diff, "pairs": pairs}
 
     def forward(
-        self, embedding: Tensor, cas: Tensor, labels: Tensor, clicks: Tensor, lengths: Tensor | None = None
+        self, embedding: Tensor, cas: Tensor, labels: Tensor, background: Tensor, lengths: Tensor | None = None
     ) -> Tensor:
         """See `affinity_loss`."""
-        return affinity_loss(embedding, cas, labels, clicks, lengths, **self.settings)
+        return affinity_loss(embedding, cas, labels, background, lengths, **self.settings)
 
 
 class BackTALLoss(nn.Module):
@@ -241,6 +283,8 @@ class BackTALLoss(nn.Module):
         if base_cas is None or base_scores is None:
             raise ValueError("the losses need the base stream: run the model in training mode or with base_stream=True")
         config, lengths = self.config, output.lengths
+        if config.mined_background:
+            clicks = mine_background(base_cas, clicks, lengths, config.mined_background)
         background = clicks == labels.shape[1]
         terms = {
             "video_base": video_loss(base_scores, labels, background=True),
@@ -248,7 +292,7 @@ class BackTALLoss(nn.Module):
         }
         weighted = {
             "norm": (config.norm, lambda: norm_loss(output.foreground)),
-            "frame": (config.frame, lambda: frame_loss(base_cas, background, mean=config.frame_mean)),
+            "frame": (config.frame, lambda: self._frame(base_cas, output.foreground, clicks)),
             "separation": (
                 config.separation,
                 lambda: score_separation_loss(
@@ -280,3 +324,12 @@ class BackTALLoss(nn.Module):
                 terms[name] = term()
                 total = total + weight * terms[name]
         return terms | {"total": total}
+
+    def _frame(self, cas: Tensor, foreground: Tensor, clicks: Tensor) -> Tensor:
+        config = self.config
+        loss = cas.new_zeros(())
+        if config.frame_on in ("cas", "both"):
+            loss = loss + frame_loss(cas, clicks, mean=config.frame_mean)
+        if config.frame_on in ("foreground", "both"):
+            loss = loss + foreground_loss(foreground, clicks, cas.shape[1] - 1, mean=config.frame_mean)
+        return loss

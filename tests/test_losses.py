@@ -5,7 +5,14 @@ import torch
 from torch.nn import functional as F
 
 from backtal import AffinityLoss, BackTALLoss, BackTALModel, FrameLoss, LossConfig, ModelConfig, ScoreSeparationLoss
-from backtal.losses import affinity_loss, frame_loss, score_separation_loss, video_loss
+from backtal.losses import (
+    affinity_loss,
+    foreground_loss,
+    frame_loss,
+    mine_background,
+    score_separation_loss,
+    video_loss,
+)
 
 
 def test_video_loss_by_hand():
@@ -103,7 +110,9 @@ def test_action_clicks_are_not_background():
     output = model(torch.randn(1, 4, 20), base_stream=True)
     clicks = torch.full((1, 20), -1)
     clicks[0, 3] = 1
-    assert BackTALLoss(LossConfig())(output, torch.ones(1, 2), clicks)["frame"] == 0
+    terms = BackTALLoss(LossConfig())(output, torch.ones(1, 2), clicks)
+    assert terms["frame"] > 0
+    assert terms["separation"] == terms["affinity"] == 0
 
 
 def test_a_term_with_weight_zero_is_left_out():
@@ -113,3 +122,42 @@ def test_a_term_with_weight_zero_is_left_out():
     assert set(terms) == {"video_base", "video_suppressed", "frame", "separation", "total"}
     with pytest.raises(ValueError, match="need the base stream"):
         BackTALLoss(LossConfig())(model.eval()(torch.randn(1, 4, 20)), torch.ones(1, 1), torch.zeros(1, 20).long())
+
+
+def test_action_clicks_are_classified_as_their_class():
+    cas, clicks = torch.randn(1, 4, 6), torch.tensor([[-1, 2, -1, 3, -1, 0]])
+    log = cas.log_softmax(1)[0]
+    expected = -(log[2, 1] + log[3, 3] + log[0, 5]) / 3
+    torch.testing.assert_close(frame_loss(cas, clicks), expected)
+
+
+def test_foreground_loss_is_binary_classification():
+    foreground, clicks = torch.tensor([[[0.9, 0.2, 0.5]]]), torch.tensor([[1, 0, -1]])
+    expected = -(math.log(1 - 0.9) + math.log(0.2)) / 2
+    assert float(foreground_loss(foreground, clicks, num_classes=1)) == pytest.approx(expected)
+
+
+def test_mined_background_is_what_looks_most_like_it():
+    cas = torch.zeros(2, 3, 8)
+    cas[0, 2] = torch.tensor([0.0, 5, 1, 9, 2, 3, 9, 9])
+    clicks = torch.full((2, 8), -1)
+    clicks[0, [0, 3]] = torch.tensor([1, 2])
+    mined = mine_background(cas, clicks, torch.tensor([6, 8]), per_click=2)
+    assert mined[0].tolist() == [1, 2, -1, 2, -1, 2, -1, -1]
+    assert (mined[1] == -1).all()
+
+
+@pytest.mark.parametrize("frame_on", ["cas", "foreground", "both"])
+def test_where_the_frame_loss_acts(frame_on):
+    model = BackTALModel(ModelConfig(feature_dim=4, labels=("a", "b"), hidden_dim=8)).train()
+    clicks = torch.full((1, 20), -1)
+    clicks[0, 3] = 2
+    config = LossConfig(frame_on=frame_on, separation=0.0, affinity=0.0, norm=0.0)
+    terms = BackTALLoss(config)(model(torch.randn(1, 4, 20)), torch.ones(1, 2), clicks)
+    reached = torch.autograd.grad(
+        terms["frame"], [model.classifier.weight, model.foreground_filter.conv_2.weight], allow_unused=True
+    )
+    assert [gradient is not None and bool(gradient.any()) for gradient in reached] == [
+        frame_on != "foreground",
+        frame_on != "cas",
+    ]

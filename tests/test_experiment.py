@@ -1,0 +1,52 @@
+import json
+
+import pytest
+from conftest import TINY
+
+from backtal import ConfigError
+from backtal.experiment import TABLES, Protocol, Run, ablate, baseline_run, measure, measure_all
+from backtal.presets import recipe
+
+BASE = recipe("compact").with_settings([*TINY, "epochs=1"])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_runs(folder, tmp_path, monkeypatch, table):
+    """All rows of every table, in this process to be quick."""
+    import backtal.experiment
+
+    monkeypatch.setattr(
+        backtal.experiment, "measure_all", lambda protocol, runs, out, jobs: [measure(protocol, r, out) for r in runs]
+    )
+    printed = ablate(table, Protocol(folder), BASE, tmp_path, clicks=["A1.txt"], seeds=[0])
+    lines = printed.splitlines()
+    assert len(lines) == 4 + len(TABLES[table].rows)
+    for line, row in zip(lines[4:], TABLES[table].rows, strict=True):
+        assert line.startswith(f"| {row.name} |")
+        assert str(row.paper or "") in line.split("|")[-2]
+
+
+def test_runs_are_shared_resumed_and_in_order(folder, tmp_path):
+    runs = [Run(BASE.with_settings([f"training.seed={seed}"]), "A1.txt") for seed in (0, 1, 0)]
+    out = tmp_path / "runs"
+    first = measure_all(Protocol(folder), runs, out, jobs=2)
+    assert first[0] == first[2] != first[1]
+    folders = list(out.iterdir())
+    assert len(folders) == 2
+    stamps = {path: (path / "result.json").stat().st_mtime_ns for path in folders}
+    assert measure_all(Protocol(folder), runs, out, jobs=1) == first
+    assert stamps == {path: (path / "result.json").stat().st_mtime_ns for path in folders}
+
+
+def test_what_a_run_sees(folder, tmp_path):
+    labels = measure(Protocol(folder), baseline_run(BASE, 3), tmp_path)
+    both = measure(Protocol(folder), Run(BASE, "A1.txt", action=True), tmp_path)
+    assert (labels["clicks"], both["clicks"], both["action_clicks"]) == (None, "A1.txt", True)
+    settings = json.loads((tmp_path / baseline_run(BASE, 3).name() / "recipe.json").read_text())
+    assert settings["loss"]["frame"] == 0
+    assert not settings["model"]["affinity"]
+
+
+def test_unknown_table(tmp_path, folder):
+    with pytest.raises(ConfigError, match="no table '5'; there are 6, 7, 8"):
+        ablate("5", Protocol(folder), BASE, tmp_path, clicks=["A1.txt"])
