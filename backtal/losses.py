@@ -206,6 +206,48 @@ def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * chosen).sum() / chosen.sum().clamp(min=1)
 
 
+def between_clicks_loss(
+    cas: Tensor, labels: Tensor, background: Tensor, lengths: Tensor | None = None, *, top: int = 3
+) -> Tensor:
+    """Somewhere between two consecutive background clicks lies an action of the video (ours, not the paper's).
+
+    Annotators click once in every stretch of background, so that an action separates consecutive clicks. With
+    ``q[t]`` the probability of all the video's labels together, a stretch costs the mean of ``-log q`` over its `top`
+    most probable frames.
+
+    Args:
+        cas: ``[B, C+1, T]``.
+        labels: ``[B, C]`` multi-hot.
+        background: ``[B, T]`` bool.
+        lengths: ``[B]``; None where all videos fill T.
+        top: frames of each stretch that must look like action. Stretches with fewer frames do not count.
+
+    Returns:
+        The mean over the stretches of the batch; 0 where there is none.
+
+    Example:
+        >>> cas = torch.tensor([[[0.0, 0, 9, 0, 0], [9.0, 9, 0, 9, 9]]])
+        >>> background = torch.tensor([[True, False, False, False, True]])
+        >>> float(between_clicks_loss(cas, torch.ones(1, 1), background, top=1)) < 1e-3
+        True
+    """
+    positive = F.pad(labels > 0, (0, 1))[:, :, None]
+    log_q = cas.log_softmax(1).masked_fill(~positive, -torch.inf).logsumexp(1)
+    passed = background.cumsum(1)
+    between = (passed > 0) & (passed < passed[:, -1:]) & ~background
+    if lengths is not None:
+        between = between & frame_mask(lengths, cas.shape[-1])
+    stretch = torch.where(between, passed, 0)
+    # Sorted by stretch, then by falling probability, a frame's rank is its distance from the stretch's first.
+    order = log_q.detach().argsort(1, descending=True)
+    order = order.gather(1, stretch.gather(1, order).sort(dim=1, stable=True).indices)
+    count = torch.zeros_like(stretch).scatter_add_(1, stretch, torch.ones_like(stretch))
+    sorted_stretch = stretch.gather(1, order)
+    rank = torch.arange(stretch.shape[1], device=cas.device) - (count.cumsum(1) - count).gather(1, sorted_stretch)
+    counts = (sorted_stretch > 0) & (count.gather(1, sorted_stretch) >= top) & (rank < top)
+    return -torch.where(counts, log_q.gather(1, order), 0).sum() / counts.sum().clamp(min=1)
+
+
 def norm_loss(foreground: Tensor) -> Tensor:
     """L1 norm of the foreground weights ``[B, 1, T]`` over time, mean over the batch."""
     return foreground.abs().sum((1, 2)).mean()
@@ -317,6 +359,10 @@ class BackTALLoss(nn.Module):
                     pairs=config.affinity_pairs,
                 ),
             ),
+            "between": (
+                config.between,
+                lambda: self._between((base_cas, output.cas), labels, background, lengths),
+            ),
         }
         total = terms["video_base"] + terms["video_suppressed"]
         for name, (weight, term) in weighted.items():
@@ -324,6 +370,11 @@ class BackTALLoss(nn.Module):
                 terms[name] = term()
                 total = total + weight * terms[name]
         return terms | {"total": total}
+
+    def _between(self, streams: tuple[Tensor, Tensor], labels: Tensor, background: Tensor, lengths: Tensor) -> Tensor:
+        top = self.config.between_top
+        base, suppressed = (between_clicks_loss(cas, labels, background, lengths, top=top) for cas in streams)
+        return base + suppressed
 
     def _frame(self, cas: Tensor, foreground: Tensor, clicks: Tensor) -> Tensor:
         config = self.config

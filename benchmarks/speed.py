@@ -8,12 +8,12 @@ process. Run it on an otherwise idle machine. For a GPU: benchmarks/gpu.py.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import literal
 import numpy as np
@@ -91,13 +91,19 @@ def convolution():
 
 
 def memory_of(name, batch, backward):
-    """Growth of this process's peak, in MiB, by one run of a form."""
-    forms = convolution_forms(batch, backward)
-    small = convolution_forms(1, backward, width=8)
-    small[name]()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    forms[name]()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    """Growth of this process's peak memory by one run of a form, in MiB (Linux)."""
+    form = convolution_forms(batch, backward)[name]
+    convolution_forms(1, backward, width=8)[name]()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = peak_memory()
+    form()
+    return (peak_memory() - before) // 1024
+
+
+def peak_memory():
+    """Peak resident memory of this process, in KiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def thumos14_sized(width=WIDTH):

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -7,6 +8,7 @@ from torch.nn import functional as F
 from backtal import AffinityLoss, BackTALLoss, BackTALModel, FrameLoss, LossConfig, ModelConfig, ScoreSeparationLoss
 from backtal.losses import (
     affinity_loss,
+    between_clicks_loss,
     foreground_loss,
     frame_loss,
     mine_background,
@@ -161,3 +163,32 @@ def test_where_the_frame_loss_acts(frame_on):
         frame_on != "foreground",
         frame_on != "cas",
     ]
+
+
+@pytest.mark.parametrize("top", [1, 3])
+def test_between_clicks_against_loops(top):
+    cas, lengths = torch.randn(3, 4, 30), torch.tensor([30, 22, 30])
+    labels = torch.tensor([[1.0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    background = torch.zeros(3, 30, dtype=torch.bool)
+    background[0, [2, 3, 9, 12, 25]] = background[1, [5, 20]] = background[2, 4] = True
+    log_q = (cas.softmax(1)[:, :3] * labels[:, :, None]).sum(1).log()
+    values = []
+    for video in range(3):
+        clicked = background[video].nonzero()[:, 0].tolist()
+        for first, last in itertools.pairwise(clicked):
+            stretch = log_q[video, first + 1 : last]
+            if len(stretch) >= top:
+                values.append(-stretch.topk(top).values.mean())
+    found = between_clicks_loss(cas, labels, background, lengths, top=top)
+    torch.testing.assert_close(found, torch.stack(values).mean())
+
+
+def test_between_clicks_needs_two_of_them():
+    cas = torch.randn(2, 3, 12, requires_grad=True)
+    background = torch.zeros(2, 12, dtype=torch.bool)
+    background[0, 4] = True
+    loss = between_clicks_loss(cas, torch.ones(2, 2), background)
+    loss.backward()
+    assert loss == 0
+    assert cas.grad is not None
+    assert cas.grad.abs().max() == 0
