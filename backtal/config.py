@@ -79,7 +79,7 @@ class LossConfig:
         affinity: weight beta of the affinity loss (eq. 13).
         norm: weight of the L1 norm of the foreground weights.
         between: weight of the between-clicks term, on both streams; not part of the paper.
-        between_top: frames of each stretch between two clicks that must look like action.
+        between_ratio: fraction of each stretch between two clicks that must look like action.
         frame_mean: average over the clicks of a ``"video"`` first (paper) or of the whole ``"batch"`` (released).
         separation_topk_ratio: top-k of the separation, where it differs from the model's.
         affinity_pairs: constrain the single ``"hardest"`` pair of each kind (paper) or the hardest
@@ -95,7 +95,7 @@ class LossConfig:
     affinity: float = 0.8
     norm: float = 1e-4
     between: float = 0.0
-    between_top: int = 3
+    between_ratio: float = 0.15
     frame_mean: Literal["video", "batch"] = "video"
     separation_topk_ratio: float | None = None
     affinity_pairs: Literal["hardest", "each_frame"] = "hardest"
@@ -104,7 +104,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "frame", "mined_background", "separation", "affinity", "norm", "between")
-        _at_least(self, 1, "between_top")
+        _require(0 < self.between_ratio <= 1, self, "between_ratio", "in (0, 1]")
         ratio = self.separation_topk_ratio
         _require(ratio is None or 0 < ratio <= 1, self, "separation_topk_ratio", "in (0, 1]")
 

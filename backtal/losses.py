@@ -207,20 +207,21 @@ def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def between_clicks_loss(
-    cas: Tensor, labels: Tensor, background: Tensor, lengths: Tensor | None = None, *, top: int = 3
+    cas: Tensor, labels: Tensor, background: Tensor, lengths: Tensor | None = None, *, ratio: float = 0.15
 ) -> Tensor:
     """Somewhere between two consecutive background clicks lies an action of the video (ours, not the paper's).
 
     Annotators click once in every stretch of background, so that an action separates consecutive clicks. With
-    ``q[t]`` the probability of all the video's labels together, a stretch costs the mean of ``-log q`` over its `top`
-    most probable frames.
+    ``q[t]`` the probability of all the video's labels together, a stretch costs the mean of ``-log q`` over
+    its most probable frames.
 
     Args:
         cas: ``[B, C+1, T]``.
         labels: ``[B, C]`` multi-hot.
         background: ``[B, T]`` bool.
         lengths: ``[B]``; None where all videos fill T.
-        top: frames of each stretch that must look like action. Stretches with fewer frames do not count.
+        ratio: of n frames, the top ``max(1, int(ratio * n))`` must look like action; stretches of less than 3
+            frames do not count.
 
     Returns:
         The mean over the stretches of the batch; 0 where there is none.
@@ -228,7 +229,7 @@ def between_clicks_loss(
     Example:
         >>> cas = torch.tensor([[[0.0, 0, 9, 0, 0], [9.0, 9, 0, 9, 9]]])
         >>> background = torch.tensor([[True, False, False, False, True]])
-        >>> float(between_clicks_loss(cas, torch.ones(1, 1), background, top=1)) < 1e-3
+        >>> float(between_clicks_loss(cas, torch.ones(1, 1), background)) < 1e-3
         True
     """
     positive = F.pad(labels > 0, (0, 1))[:, :, None]
@@ -244,8 +245,11 @@ def between_clicks_loss(
     count = torch.zeros_like(stretch).scatter_add_(1, stretch, torch.ones_like(stretch))
     sorted_stretch = stretch.gather(1, order)
     rank = torch.arange(stretch.shape[1], device=cas.device) - (count.cumsum(1) - count).gather(1, sorted_stretch)
-    counts = (sorted_stretch > 0) & (count.gather(1, sorted_stretch) >= top) & (rank < top)
-    return -torch.where(counts, log_q.gather(1, order), 0).sum() / counts.sum().clamp(min=1)
+    frames = count.gather(1, sorted_stretch)
+    top = topk_count(frames, ratio)
+    taken = (sorted_stretch > 0) & (frames >= 3) & (rank < top)
+    per_stretch = torch.where(taken, -log_q.gather(1, order) / top, 0).sum()
+    return per_stretch / (taken & (rank == 0)).sum().clamp(min=1)
 
 
 def norm_loss(foreground: Tensor) -> Tensor:
@@ -372,8 +376,8 @@ class BackTALLoss(nn.Module):
         return terms | {"total": total}
 
     def _between(self, streams: tuple[Tensor, Tensor], labels: Tensor, background: Tensor, lengths: Tensor) -> Tensor:
-        top = self.config.between_top
-        base, suppressed = (between_clicks_loss(cas, labels, background, lengths, top=top) for cas in streams)
+        ratio = self.config.between_ratio
+        base, suppressed = (between_clicks_loss(cas, labels, background, lengths, ratio=ratio) for cas in streams)
         return base + suppressed
 
     def _frame(self, cas: Tensor, foreground: Tensor, clicks: Tensor) -> Tensor:
