@@ -110,7 +110,7 @@ def _draw(path: Path, folder: DatasetFolder, models: dict[str, BackTALModel]) ->
             labels=folder.labels,
             axis=features.axis,
             clicks=folder.clicks(folder.click_files()).get(video.video_id),
-            title=f"{video.video_id} (synthetic, test): softmax of the CAS over the segments with a score of 0.2 or more",
+            title=f"{video.video_id}, a synthetic test video: class probabilities per snippet, segments found",
         )
     except ImportError as failure:
         _say(f"no timeline.png: {failure}")

@@ -58,7 +58,7 @@ def test_bad_settings_say_why(setting, message):
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ConfigError, match=r"unknown recipe 'x'; known are compact, thumos14"):
+    with pytest.raises(ConfigError, match=r"unknown recipe 'x'; known are compact, between-clicks"):
         recipe("x")
     with pytest.raises(ConfigError, match="unknown protocol 'x'; known are thumos14"):
         protocol("x")
