@@ -94,7 +94,7 @@ def train(
 
 @_command
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", "model_name", required=True, help="A run or checkpoint folder.")
+@click.option("--model", "model_name", required=True, help="A run folder, a name (shrec22) or owner/name on the Hub.")
 @click.option("--subset", default="test", show_default=True, help="Subset of a dataset folder.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Predictions file to write (JSON).")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one localization setting.")

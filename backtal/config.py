@@ -5,6 +5,7 @@ import difflib
 import json
 import types
 import typing
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union
@@ -59,12 +60,17 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _at_least(self, 1, "feature_dim", "hidden_dim", "num_layers", "kernel_size", "filter_dim", "embedding_dim")
         _at_least(self, 1, "embedding_hidden_dim", "temporal_length")
+        _at_most(self, 2**20, "feature_dim", "hidden_dim", "filter_dim", "embedding_dim", "embedding_hidden_dim")
+        _at_most(self, 2**20, "temporal_length")
+        _at_most(self, 100, "num_layers")
+        _at_most(self, 1000, "kernel_size")
         _require(self.kernel_size % 2 == 1, self, "kernel_size", "an odd number")
         _require(0 <= self.dropout < 1, self, "dropout", "in [0, 1)")
         _require(0 <= self.input_dropout < 1, self, "input_dropout", "in [0, 1)")
         _require(0 < self.topk_ratio <= 1, self, "topk_ratio", "in (0, 1]")
         _require(len(set(self.labels)) == len(self.labels), self, "labels", "all different")
-        _require(all(self.labels), self, "labels", "non-empty names")
+        _require(len(self.labels) <= 10_000, self, "labels", "at most 10,000")
+        _require(all(map(_is_name, self.labels)), self, "labels", "names of 1 to 200 characters, none of them control")
 
 
 @dataclass(frozen=True)
@@ -188,12 +194,14 @@ class LocalizationConfig:
     def __post_init__(self) -> None:
         _at_least(self, 1, "upsample")
         _at_least(self, 0, "smoothing", "outer", "gamma", "nms_length_offset", "class_threshold")
+        _at_most(self, 1000, "smoothing", "upsample", "outer")
         _require(0 <= self.shrink < 0.5, self, "shrink", "in [0, 0.5)")
         _require(0 < self.nms_threshold <= 1, self, "nms_threshold", "in (0, 1]")
         _require(self.soft_nms_sigma is None or self.soft_nms_sigma > 0, self, "soft_nms_sigma", "positive")
         for name in ("thresholds", "feature_thresholds"):
             grid = getattr(self, name)
             _require(grid is None or (grid[2] > 0 and grid[1] > grid[0]), self, name, "first < end with a step > 0")
+            _require(grid is None or grid[1] - grid[0] <= 1000 * grid[2], self, name, "at most 1000 thresholds")
 
 
 @dataclass(frozen=True)
@@ -311,7 +319,17 @@ def _require(condition: bool, config: Any, name: str, what: str) -> None:
         raise ConfigError(f"{type(config).__name__}.{name}: must be {what}, got {getattr(config, name)!r}")
 
 
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= 200 and not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
 def _at_least(config: Any, least: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         _require(value is None or value >= least, config, name, f"at least {least}")
+
+
+def _at_most(config: Any, most: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value is None or value <= most, config, name, f"at most {most}")

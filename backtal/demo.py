@@ -67,7 +67,10 @@ def run(out: str | Path, seed: int = 0, *, size: tuple[int, int] = (100, 50), se
 
 
 def _recipes(settings: Sequence[str]) -> dict[str, Recipe]:
-    """The three ways to learn, by what the table calls them; a recipe's name is its run folder's."""
+    """The three ways to learn, by what the table calls them; a recipe's name is its run folder's.
+
+    Smaller batches than the recipe's give 100 videos enough steps for all three to converge.
+    """
     full = recipe("compact").with_settings(["batch_size=8", *settings])
     plain = full.with_settings(["model.affinity=false", "separation=0", "loss.affinity=0"])
     return {
@@ -110,7 +113,7 @@ def _draw(path: Path, folder: DatasetFolder, models: dict[str, BackTALModel]) ->
             labels=folder.labels,
             axis=features.axis,
             clicks=folder.clicks(folder.click_files()).get(video.video_id),
-            title=f"{video.video_id}, a synthetic test video: class probabilities per snippet, segments found",
+            title=f"{video.video_id}, a synthetic test video; its clicks are shown, not used",
         )
     except ImportError as failure:
         _say(f"no timeline.png: {failure}")
@@ -132,7 +135,7 @@ def make_dataset(
     - A scene is no proof: videos show it without its action too, and some actions happen elsewhere.
     - The rest of the background has nothing to do with any class.
     - An action has an opening and a closing that look different, and every instance an intensity of its own.
-    - A third of the videos show two classes; there are 1 to 4 instances of about 2 to 12 s in about 15 to 120 s.
+    - A third of the videos show two classes; there are 1 to 4 instances of 1.5 to 15 s in about 20 to 120 s.
     - A snippet averages a second of video, which smooths transitions; every frame is noisy; every video has an
       appearance of its own.
 

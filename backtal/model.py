@@ -1,6 +1,9 @@
 """The BackTAL network (section 3): two streams over one trunk, sharing one embedding."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +27,10 @@ class BackTALModel(nn.Module):
         config: architecture and labels.
         localization: how `localize` turns the sequence into segments.
 
+    Attributes:
+        facts: what the model card says of the weights besides labels and features: data, recipe, metrics. Loading and
+            saving keep them; change them when you change the weights.
+
     Example:
         >>> model = BackTALModel(ModelConfig(feature_dim=16, labels=("jump", "run"), hidden_dim=32))
         >>> model(torch.randn(2, 16, 50)).cas.shape
@@ -39,6 +46,7 @@ class BackTALModel(nn.Module):
             raise ConfigError("ModelConfig.labels: a model needs at least one label")
         self.config = config
         self.localization = localization or LocalizationConfig()
+        self.facts: dict[str, str] = {}
         width = config.hidden_dim
         self.embedding_head = EmbeddingHead(config.feature_dim, config.embedding_dim, config.embedding_hidden_dim)
         self.foreground_filter = ForegroundFilter(config.feature_dim, config.filter_dim)
@@ -137,19 +145,120 @@ class BackTALModel(nn.Module):
             self.train(training)
         return localize(output, [video.axis], config.labels, self.localization, [video.video_id])[0]
 
-    def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
-        """Write ``config.json``, ``model.safetensors`` and a model card to `folder`."""
-        hub.save(folder, self.config, self.localization, self.state_dict(), card)
+    def save_pretrained(
+        self, folder: str | Path, *, facts: Mapping[str, str] | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Write ``config.json``, ``model.safetensors`` and a model card to `folder`.
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "BackTALModel":
-        """Load a checkpoint folder, in evaluation mode.
+        Args:
+            folder: where to.
+            facts: rows for the model card, such as data, recipe and metrics; added to `self.facts`.
+            dtype: type to store the parameters in, for example ``torch.float16``; loading restores float32.
 
         Raises:
-            CheckpointError: if a file is missing or damaged, or a tensor is missing, unexpected or
-                of another shape than the configuration says.
+            CheckpointError: if the weights are not finite, or labels or sizes exceed what can be loaded.
+
+        Example:
+            >>> import tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> model = BackTALModel(ModelConfig(feature_dim=16, labels=("jump", "run"), hidden_dim=32))
+            >>> model.save_pretrained(folder, facts={"data": "my videos"}, dtype=torch.float16)
+            >>> BackTALModel.from_pretrained(folder).facts
+            {'data': 'my videos'}
         """
-        config, localization = hub.load_config(folder)
-        model = cls(config, localization)
-        model.load_state_dict(hub.load_weights(folder, model.state_dict()))
+        hub.save(folder, self.config, self.localization, self._stored(dtype), facts=self.facts | dict(facts or {}))
+
+    def _stored(self, dtype: torch.dtype | None) -> dict[str, Tensor]:
+        """The state with its parameters, but not the feature statistics, in `dtype`."""
+        parameters = dict(self.named_parameters())
+        return {name: t.to(dtype) if name in parameters else t for name, t in self.state_dict().items()}
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        facts: Mapping[str, str] | None = None,
+        dtype: torch.dtype | None = None,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Checkpoint of backtal",
+        create_pr: bool = False,
+    ) -> str:
+        """Publish the model with its card in a repository of the Hugging Face Hub.
+
+        Args:
+            repository: ``owner/name``, or ``name`` for one of your own; made where it does not exist.
+            facts: rows for the model card, as in `save_pretrained`.
+            dtype: type to store the parameters in, as in `save_pretrained`.
+            token: with write access; the one of ``hf auth login`` where None.
+            private: whether a new repository is private.
+            revision: branch to push to, made where it does not exist.
+            commit_message: of the commit.
+            create_pr: open a pull request instead.
+
+        Returns:
+            ``owner/name@commit``, which `from_pretrained` loads: always these weights, whatever is pushed later.
+
+        Raises:
+            CheckpointError: if the Hub refuses or cannot be reached.
+        """
+        return hub.push(
+            repository,
+            self.config,
+            self.localization,
+            self._stored(dtype),
+            facts=self.facts | dict(facts or {}),
+            token=token,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Load a checkpoint, in evaluation mode.
+
+        Nothing of a checkpoint is executed, and no memory is taken for weights before file and configuration are
+        known to agree (see `backtal.hub`). The weights come in torch's default type, float32, however they are
+        stored. Called on a model, ``model.from_pretrained("thumos14")`` leaves that model alone and also returns a new
+        one.
+
+        Args:
+            name_or_path: ``"thumos14"``, ``"activitynet1.2"``, ``"hacs"``, ``"beoid"`` or ``"shrec22"`` (which comes
+                with the package); ``"owner/name"`` or ``"owner/name@revision"`` on the Hugging Face Hub; or a folder.
+                A folder called like one of the names is loaded as ``"./thumos14"``.
+            revision: branch, tag or commit.
+            cache_dir: where downloads are kept; huggingface_hub's cache where None.
+            token: of a private or gated repository; the one of ``hf auth login`` where None.
+            local_files_only: make no request; so does the environment variable ``HF_HUB_OFFLINE=1``.
+
+        Raises:
+            CheckpointError: if there is nothing of that name, it cannot be downloaded, a file is missing or damaged,
+                or a tensor is missing, unexpected or of another shape than the configuration says.
+
+        Example:
+            >>> import tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> BackTALModel(ModelConfig(feature_dim=16, labels=("jump", "run"), hidden_dim=32)).save_pretrained(folder)
+            >>> BackTALModel.from_pretrained(folder).config.labels
+            ('jump', 'run')
+        """
+        folder = hub.fetch(
+            name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        )
+        config, localization, facts = hub.load_config(folder)
+        with torch.device("meta"):
+            model = cls(config, localization)
+        model.load_state_dict(hub.load_weights(folder, model.state_dict()), assign=True)
+        model.facts = facts
         return model.eval()

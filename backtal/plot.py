@@ -1,6 +1,6 @@
 """Pictures of what was found in a video. Needs matplotlib: ``pip install "backtal[plot]"``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _HATCHES = ("", "////", "....", r"\\\\", "xxxx", "||||", "oo")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)), (0, (3, 1)), (0, (8, 2)), "-.")
 _TRUTH, _FOREGROUND, _INK = "#E4E4E4", "#777777", "#222222"
+_LETTER = 0.0085  # width of a letter on a bar, as a fraction of the row
 
 
 def timeline(
@@ -36,8 +37,9 @@ def timeline(
 ) -> "Figure":
     """Draw one video: its true segments and, for one model or several, what they saw and found.
 
-    The classes that occur, truly or as found, have a colour, a hatching and a dash of their own. A
-    segment is the more opaque the higher its score. Light bands carry the true segments through all rows.
+    The classes that occur, truly or as found, have a colour, a hatching and a dash of their own. A segment is the more
+    opaque the higher its score, which is written on it where there is room. Light bands carry the true segments
+    through all rows.
 
     Args:
         truth: the true segments and the duration.
@@ -66,6 +68,7 @@ def timeline(
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         raise ImportError('pictures need matplotlib: pip install "backtal[plot]"') from None
 
@@ -80,7 +83,10 @@ def timeline(
             rows.append((f"{name}: scores", 1.0))
         if name in found:
             rows.append((f"{name}: segments", 0.24 * (1 + max(_lanes(found[name]), default=0))))
-    figure = Figure(figsize=(9, 1.3 + sum(height + 0.2 for _, height in rows)), layout="constrained")
+    figure = Figure(
+        figsize=(9, 1.3 + sum(height + 0.2 for _, height in rows)),
+        layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.05),
+    )
     grid = figure.subplots(
         len(rows), sharex=True, squeeze=False, gridspec_kw={"height_ratios": [height for _, height in rows]}
     )
@@ -95,7 +101,7 @@ def timeline(
             scores, weight = frame_scores.get(name), foreground.get(name)
             _draw_curves(axes[f"{name}: scores"], name, scores, weight, labels, axis, truth.duration, styles)
         if name in found:
-            _draw_bars(axes[f"{name}: segments"], found[name], styles)
+            _draw_bars(axes[f"{name}: segments"], found[name], styles, lambda segment: f"{segment.score:.2f}")
         first = axes.get(f"{name}: scores") or axes[f"{name}: segments"]
         first.set_title(name, loc="left", fontsize=9, fontweight="bold", color=_INK, pad=4)
     last = grid[-1, 0]
@@ -166,8 +172,10 @@ def _prepare(ax: "Axes", name: str, truth: Localization) -> None:
             ax.axvspan(segment.start, segment.end, color=_TRUTH, linewidth=0, zorder=0)
 
 
-def _draw_bars(ax: "Axes", video: Localization, styles: Mapping[str, _Style], *, opaque: bool = False) -> None:
-    """Segments as bars, in as many lanes as it takes that none covers another."""
+def _draw_bars(
+    ax: "Axes", video: Localization, styles: Mapping[str, _Style], text: Callable[[Segment], str], opaque: bool = False
+) -> None:
+    """Segments as bars, in as many lanes as it takes that none covers another; a text where it fits."""
     lanes = _lanes(video)
     for segment, lane in zip(video, lanes, strict=True):
         style = styles[segment.label]
@@ -182,16 +190,19 @@ def _draw_bars(ax: "Axes", video: Localization, styles: Mapping[str, _Style], *,
             edgecolor="white",
             linewidth=0.8,
         )
+        if segment.duration > (len(text(segment)) + 2) * _LETTER * video.duration:
+            middle, box = (segment.start + segment.end) / 2, {"facecolor": "white", "linewidth": 0, "pad": 1.2}
+            ax.text(middle, lane, text(segment), fontsize=7, color=_INK, ha="center", va="center", bbox=box)
     ax.set_ylim(max(lanes, default=0) + 0.5, -0.5)
 
 
 def _draw_truth(ax: "Axes", truth: Localization, clicks: ClickTrack | None, styles: Mapping[str, _Style]) -> None:
-    _draw_bars(ax, truth, styles, opaque=True)
+    _draw_bars(ax, truth, styles, lambda segment: segment.label, opaque=True)
     ax.set_title("ground truth", loc="left", fontsize=9, fontweight="bold", color=_INK, pad=4)
     if clicks:
-        below = ax.get_ylim()[0] + 0.5
+        below = ax.get_ylim()[0] + 0.4
         ax.plot(clicks.times(), [below] * len(clicks.times()), "^", color=_INK, markersize=6, clip_on=False)
-        ax.set_ylim(below + 0.5, -0.5)
+        ax.set_ylim(below + 0.4, -0.5)
 
 
 def _draw_curves(

@@ -1,9 +1,14 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from backtal import AffinityConv1d, affinity_conv1d, local_affinity
-from backtal.ops import BACKENDS, reference
+from backtal import AffinityConv1d, BackTALModel, ModelConfig, affinity_conv1d, local_affinity
+from backtal.ops import BACKENDS, operator, reference
 
 FAST = [name for name in BACKENDS if name != "reference"]
 LAYOUTS = ["per_tap", "channel_blocks"]
@@ -138,8 +143,14 @@ def test_errors_say_what_was_found():
         affinity_conv1d(x[0], weight, affinity)
     with pytest.raises(ValueError, match="layout must be"):
         affinity_conv1d(x, weight, affinity, layout="blocks")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="backend must be one of"):
+    with pytest.raises(
+        ValueError, match=r"backend must be one of \['blas', 'reference', 'triton'\] or None, got 'cuda'"
+    ):
         affinity_conv1d(x, weight, affinity, backend="cuda")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"one dtype, got torch.float64, torch.float32, torch.float64"):
+        affinity_conv1d(x, weight.float(), affinity)
+    with pytest.raises(ValueError, match="one device, got cpu, cpu, meta"):
+        affinity_conv1d(x, weight, affinity.to("meta"))
     with pytest.raises(ValueError, match=r"must be \[B, E, T\]"):
         local_affinity(x[0], 3)
 
@@ -150,3 +161,101 @@ def test_layer_is_a_drop_in_for_conv1d():
     x = torch.randn(2, 6, 15)
     torch.testing.assert_close(layer(x, torch.ones(2, 3, 15)), plain(x))
     assert "6, 4, kernel_size=3, dilation=2, bias=True" in repr(layer)
+
+
+def test_triton_says_why_it_cannot_run(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    x, weight, affinity, _ = inputs((2, 3, 4, 7, 3, 1), torch.float32)
+    with pytest.raises(ValueError, match=r"'triton' needs CUDA tensors \(or TRITON_INTERPRET=1\); x is on cpu"):
+        affinity_conv1d(x, weight, affinity, backend="triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ValueError, match=r"'triton' takes float32, float16 and bfloat16; x is torch.float64"):
+        affinity_conv1d(x.double(), weight.double(), affinity.double(), backend="triton")
+    monkeypatch.setattr("backtal.ops._HAS_TRITON", False)
+    with pytest.raises(ValueError, match=r"'triton' needs the package triton, which is not installed"):
+        affinity_conv1d(x, weight, affinity, backend="triton")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="test_triton.py runs by itself on a GPU")
+def test_triton_under_the_interpreter():
+    """The interpreter must be chosen before Triton is imported: in a process of its own."""
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(Path(__file__).with_name("test_triton.py"))],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def assert_same_results(one, other, inputs):
+    """Values and gradients of two functions agree."""
+    found, expected = ([t for t in function(*inputs) if t is not None] for function in (one, other))
+    torch.testing.assert_close(found, expected)
+    wanted = [t for t in inputs if t.requires_grad]
+    if wanted:
+        sums = [sum(t.square().sum() for t in tensors if t.requires_grad) for tensors in (found, expected)]
+        torch.testing.assert_close(*(torch.autograd.grad(total, wanted) for total in sums))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize("wanted", [(0, 1, 2), (1,), (0, 2)], ids=str)
+def test_operator_is_registered_properly(wanted):
+    x, weight, affinity, _ = inputs((2, 4, 3, 9, 5, 1))
+    tensors = [x.transpose(1, 2).contiguous().transpose(1, 2), weight, torch.stack([affinity, affinity**2])]
+    for index in wanted:
+        tensors[index].requires_grad_()
+    torch.library.opcheck(operator.per_tap, (*tensors, 2, "blas"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("backend", [None, *BACKENDS])
+def test_compiles_as_one_graph(backend, layout):
+    torch.compiler.reset()
+    layer = AffinityConv1d(4, 3, 3, layout=layout, backend=backend)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for batch, length in ((2, 9), (3, 14), (4, 15)):
+        x, affinity = torch.randn(batch, 4, length), torch.randn(2, batch, 3, length)
+        assert_same_results(compiled, layer, (x.requires_grad_(), affinity.requires_grad_()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_exports_for_any_batch_and_length(layout):
+    layer = AffinityConv1d(4, 3, 3, layout=layout)
+    batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=2, max=4096)
+    shapes = ({0: batch, 2: length}, {0: batch, 2: length})
+    program = torch.export.export(layer, (torch.randn(2, 4, 9), torch.randn(2, 3, 9)), dynamic_shapes=shapes)
+    assert_same_results(program.module(), layer, (torch.randn(5, 4, 40), torch.randn(5, 3, 40)))
+
+
+@pytest.fixture
+def model():
+    sizes = {"hidden_dim": 8, "filter_dim": 4, "embedding_dim": 4, "embedding_hidden_dim": 4}
+    return BackTALModel(ModelConfig(feature_dim=6, labels=("a", "b"), dropout=0.0, input_dropout=0.0, **sizes))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_model_compiles_as_one_graph(model, training):
+    torch.compiler.reset()
+    compiled = torch.compile(model.train(training), fullgraph=True, backend="aot_eager")
+    for batch, length in ((2, 20), (3, 27)):
+        features, lengths = torch.randn(batch, 6, length), torch.arange(length, length - batch, -1)
+        assert_same_results(compiled, model, (features.requires_grad_(), lengths))
+
+
+def test_model_exports_for_any_batch(model):
+    batch = torch.export.Dim("batch", min=1, max=64)
+    features, lengths = torch.randn(2, 6, 20), torch.tensor([20, 13])
+    program = torch.export.export(model.eval(), (features, lengths), dynamic_shapes=({0: batch}, {0: batch}))
+    assert_same_results(program.module(), model, (torch.randn(3, 6, 20), torch.tensor([20, 13, 7])))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_as_in_a_convolution(backend):
+    x, weight, affinity, bias = (t.float().requires_grad_() for t in inputs((2, 16, 8, 30, 3, 1)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = affinity_conv1d(x, weight, affinity, bias, backend=backend)
+    assert out.dtype == torch.bfloat16
+    assert all(g.dtype == torch.float32 for g in torch.autograd.grad(out.sum(), (x, weight, affinity, bias)))
+    torch.testing.assert_close(out.float(), affinity_conv1d(x, weight, affinity, bias), rtol=0.1, atol=1.0)

@@ -31,6 +31,8 @@ def test_bars_curves_and_clicks_are_all_there():
     np.testing.assert_allclose(curves[1].get_ydata(), scores[1])
     np.testing.assert_allclose(curves[0].get_xdata()[[0, -1]], [0.25, 19.75])
     assert axes["truth"].lines[0].get_xdata().tolist() == [1.0, 8.0, 16.0]
+    assert [text.get_text() for text in axes["truth"].texts] == ["jump", "run"]
+    assert [text.get_text() for text in axes["A: segments"].texts] == ["0.90", "0.60"]
     assert axes["A: segments"].get_xlabel() == "time (s)"
     assert axes["truth"].get_xlim() == (0, 20)
 

@@ -1,17 +1,23 @@
 """The affinity convolution: a convolution whose taps are weighted, frame by frame, by similarity."""
 
-from typing import Literal
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backtal.ops import blas, reference
+from backtal.ops import operator, reference
 
 Layout = Literal["per_tap", "channel_blocks"]
-Backend = Literal["reference", "blas"]
+Backend = Literal["reference", "blas", "triton"]
 
-BACKENDS = {"reference": reference.affinity_conv1d, "blas": blas.affinity_conv1d}
+# Those that run on any device.
+BACKENDS = {"reference": reference.affinity_conv1d, "blas": operator.blas_form}
+TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_HAS_TRITON = find_spec("triton") is not None
 
 
 def local_affinity(embedding: Tensor, kernel_size: int, *, dilation: int = 1) -> Tensor:
@@ -69,14 +75,14 @@ def affinity_conv1d(
             ``affinity[:, i, t]``. ``"channel_blocks"`` is what the released BackTAL computes and its
             checkpoints need: row ``c * K + i`` of the unfolded input is scaled by
             ``affinity[:, (c * K + i) // D, t]``.
-        backend: ``"reference"`` (the literal unfold form), ``"blas"`` (no unfolded buffer), or None
-            to choose.
+        backend: ``"reference"`` (the literal unfold form), ``"blas"`` (no unfolded buffer), ``"triton"`` (fused
+            kernels for CUDA), or None: Triton on Hopper and newer, else BLAS.
 
     Returns:
-        ``[B, O, T]``, or ``[S, B, O, T]``.
+        ``[B, O, T]``, or ``[S, B, O, T]``; in autocast of its type, as from ``F.conv1d``.
 
     Raises:
-        ValueError: if shapes, layout or backend do not fit; the message says what was found.
+        ValueError: if shapes, types, devices, layout or backend do not fit; the message says what was found.
 
     Example:
         >>> x, weight = torch.randn(2, 4, 9), torch.randn(5, 4, 3)
@@ -96,10 +102,13 @@ def affinity_conv1d(
         raise ValueError(f"affinity must be [B, K, T] = {expected}, got {tuple(affinity.shape)}")
     if layout not in ("per_tap", "channel_blocks"):
         raise ValueError(f"layout must be 'per_tap' or 'channel_blocks', got {layout!r}")
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {sorted(BACKENDS)} or None, got {backend!r}")
+    x, weight, affinity, bias = _autocast(x, weight, affinity, bias)
+    for name in ("dtype", "device"):
+        found = [getattr(tensor, name) for tensor in (x, weight, affinity)]
+        if not found[0] == found[1] == found[2]:
+            raise ValueError(f"x, weight and affinity must have one {name}, got {', '.join(map(str, found))}")
     streams = affinity if affinity.dim() == 4 else affinity[None]
-    out = BACKENDS[backend or "blas"](x, weight, streams, dilation, layout)
+    out = _form(backend, x)(x, weight, streams, dilation, layout)
     out = out if affinity.dim() == 4 else out[0]
     return out if bias is None else out + bias[:, None]
 
@@ -125,6 +134,42 @@ def neighbours(x: Tensor, kernel_size: int, *, dilation: int = 1) -> Tensor:
     reach = kernel_size // 2 * dilation
     padded = F.pad(x, (reach, reach))
     return torch.stack([padded[..., i * dilation : i * dilation + x.shape[-1]] for i in range(kernel_size)], dim=-2)
+
+
+def _form(backend: str | None, x: Tensor) -> Callable[[Tensor, Tensor, Tensor, int, str], Tensor]:
+    if backend is None:
+        return operator.triton_form if _is_hopper(x) and _why_not_triton(x) is None else operator.blas_form
+    if backend in BACKENDS:
+        return BACKENDS[backend]
+    if backend != "triton":
+        raise ValueError(f"backend must be one of {sorted([*BACKENDS, 'triton'])} or None, got {backend!r}")
+    if reason := _why_not_triton(x):
+        raise ValueError(f"backend 'triton' {reason}")
+    return operator.triton_form
+
+
+def _why_not_triton(x: Tensor) -> str | None:
+    if not _HAS_TRITON:
+        return "needs the package triton, which is not installed"
+    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"needs CUDA tensors (or TRITON_INTERPRET=1); x is on {x.device}"
+    if x.dtype not in TRITON_DTYPES:
+        return f"takes float32, float16 and bfloat16; x is {x.dtype}"
+    return None
+
+
+def _is_hopper(x: Tensor) -> bool:
+    """Whether x is on a GPU that the kernels are made for: NVIDIA's Hopper or newer."""
+    return x.is_cuda and torch.version.hip is None and torch.cuda.get_device_properties(x.device).major >= 9
+
+
+def _autocast(x: Tensor, *others: Tensor | None) -> list[Any]:
+    """The inputs as autocast hands them to a convolution."""
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return [x, *others]
+    dtype = torch.get_autocast_dtype(device)
+    return [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, *others)]
 
 
 def _check_kernel(kernel_size: int, dilation: int) -> None:

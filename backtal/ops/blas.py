@@ -5,7 +5,7 @@ of its input: ``out = sum_b affinity[b] * conv1d(x, weight_b)``. For the paper's
 released one a range of channels. Convolutions that differ only in their affinity share these results.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -42,61 +42,79 @@ def _channel_blocks(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) 
 
 
 class _PerTap(torch.autograd.Function):
-    """``out[:, t] = sum_i affinity[i, t] * (W_i @ x)[:, t + shift_i]``; the backward recomputes the products."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tensor:
-        weight = weight.permute(2, 0, 1).contiguous().permute(1, 2, 0)  # each tap's matrix in one piece
+        weight = _tap_major(weight)
         ctx.save_for_backward(x, weight, affinity)
         ctx.dilation = dilation
-        streams, batch, taps, length = affinity.shape
-        out = x.new_empty(streams, batch, weight.shape[0], length)
-        for videos in _chunks(batch, weight.shape[0] * length):
-            for tap, here, there in _taps(taps, dilation, length):
-                product = _product(x[videos], weight, tap)
-                scale = affinity[:, videos, tap, None]
-                if tap == taps // 2:
-                    torch.mul(product, scale, out=out[:, videos])
-                else:
-                    out[:, videos, :, here].addcmul_(product[..., there], scale[..., here])
-        return out
+        return forward(x, weight, affinity, dilation)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, affinity = ctx.saved_tensors
-        needs_x, needs_weight, needs_affinity, _ = ctx.needs_input_grad
-        streams, batch, taps, length = affinity.shape
-        grad_x = torch.zeros_like(x) if needs_x else None
-        grad_taps: list[Tensor | None] = [None] * taps
-        grad_affinity = torch.zeros_like(affinity) if needs_affinity else None
-        for v in _chunks(batch, max(weight.shape[:2]) * length):
-            for tap, here, there in _taps(taps, ctx.dilation, length):
-                source, scale = x[v, :, there], affinity[:, v, tap, None, here]
-                scaled = grad[0, v, :, here] * scale[0]
-                for one, other in zip(grad[1:, v, :, here], scale[1:], strict=True):
-                    scaled.addcmul_(one, other)
-                if needs_weight:
-                    part, before = _weight_gradient(scaled, source, weight, tap), grad_taps[tap]
-                    grad_taps[tap] = part if before is None else before.add_(part)
-                if streams > 1:
-                    if grad_affinity is not None:
-                        product = _product(source, weight, tap)
-                        grad_affinity[:, v, tap, here] = (grad[:, v, :, here] * product).sum(2)
-                    if grad_x is not None:
-                        grad_x[v, :, there] += _input_gradient(scaled, source, weight, tap)
-                elif needs_x or needs_affinity:
-                    # One stream: the transposed product alone gives both gradients.
-                    back = _input_gradient(grad[0, v, :, here], source, weight, tap)
-                    if grad_affinity is not None:
-                        grad_affinity[0, v, tap, here] = (back * source).sum(1)
-                    if grad_x is not None:
-                        grad_x[v, :, there].addcmul_(back, scale[0])
-        grad_weight = None
-        if needs_weight:
-            zero = weight.new_zeros(weight.shape[:2])
-            grad_weight = torch.stack([zero if part is None else part for part in grad_taps]).permute(1, 2, 0)
-        return grad_x, grad_weight, grad_affinity, None
+        return *backward(grad, x, weight, affinity, ctx.dilation, ctx.needs_input_grad[:3]), None
+
+
+def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tensor:
+    """``out[:, t] = sum_i affinity[i, t] * (W_i @ x)[:, t + shift_i]``, ``[S, B, O, T]``."""
+    weight = _tap_major(weight)
+    streams, batch, taps, length = affinity.shape
+    out = x.new_empty(streams, batch, weight.shape[0], length)
+    for videos in _chunks(batch, weight.shape[0] * length):
+        for tap, here, there in _taps(taps, dilation, length):
+            product = _product(x[videos], weight, tap)
+            scale = affinity[:, videos, tap, None]
+            if tap == taps // 2:
+                torch.mul(product, scale, out=out[:, videos])
+            else:
+                out[:, videos, :, here].addcmul_(product[..., there], scale[..., here])
+    return out
+
+
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, affinity: Tensor, dilation: int, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of x, weight and affinity, those that are wanted; the products are computed anew."""
+    needs_x, needs_weight, needs_affinity = wanted
+    streams, batch, taps, length = affinity.shape
+    grad_x = torch.zeros_like(x) if needs_x else None
+    grad_taps = weight.new_empty(taps, *weight.shape[:2]) if needs_weight else None
+    written = set[int]()
+    grad_affinity = torch.zeros_like(affinity) if needs_affinity else None
+    for v in _chunks(batch, max(weight.shape[:2]) * length):
+        for tap, here, there in _taps(taps, dilation, length):
+            source, scale = x[v, :, there], affinity[:, v, tap, None, here]
+            scaled = grad[0, v, :, here] * scale[0]
+            for one, other in zip(grad[1:, v, :, here], scale[1:], strict=True):
+                scaled.addcmul_(one, other)
+            if grad_taps is not None:
+                part = _weight_gradient(scaled, source, weight, tap)
+                grad_taps[tap] = grad_taps[tap].add_(part) if tap in written else part
+                written.add(tap)
+            if streams > 1:
+                if grad_affinity is not None:
+                    product = _product(source, weight, tap)
+                    grad_affinity[:, v, tap, here] = (grad[:, v, :, here] * product).sum(2)
+                if grad_x is not None:
+                    grad_x[v, :, there] += _input_gradient(scaled, source, weight, tap)
+            elif needs_x or needs_affinity:
+                # One stream: the transposed product alone gives both gradients.
+                back = _input_gradient(grad[0, v, :, here], source, weight, tap)
+                if grad_affinity is not None:
+                    grad_affinity[0, v, tap, here] = (back * source).sum(1)
+                if grad_x is not None:
+                    grad_x[v, :, there].addcmul_(back, scale[0])
+    if grad_taps is None:
+        return grad_x, None, grad_affinity
+    for tap in set(range(taps)) - written:  # reaches no frame
+        grad_taps[tap] = 0
+    return grad_x, grad_taps.permute(1, 2, 0), grad_affinity
+
+
+def _tap_major(weight: Tensor) -> Tensor:
+    """The same ``[O, D, K]``, each tap's matrix in one piece of memory."""
+    return weight.permute(2, 0, 1).contiguous().permute(1, 2, 0)
 
 
 def _taps(taps: int, dilation: int, length: int) -> Iterator[tuple[int, slice, slice]]:

@@ -1,0 +1,111 @@
+"""The examples run, and the features of the `shrec22` checkpoint have the structure of the reference features."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import shared
+
+from backtal import DataError, read_features
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+WITH_ARGUMENTS = {"shrec22_features.py"}
+
+
+@pytest.mark.parametrize("name", sorted({path.name for path in EXAMPLES.glob("*.py")} - WITH_ARGUMENTS))
+def test_examples_run(name, tmp_path):
+    command = [sys.executable, "-W", "error", EXAMPLES / name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.fixture(scope="module")
+def shrec():
+    spec = importlib.util.spec_from_file_location("shrec22_features", EXAMPLES / "shrec22_features.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def walk(frames: int, seed: int = 0) -> np.ndarray:
+    """A hand that wanders: ``[N, 26, 3]``."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 0.05, (26, 3)) + np.cumsum(rng.normal(0, 0.01, (frames, 26, 3)), axis=0)
+
+
+def write(path: Path, joints: np.ndarray, separator: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [[i, i / 20, *frame.ravel()] for i, frame in enumerate(joints)]
+    path.write_text("\n".join(separator.join(f"{value:.8f}" for value in row) + separator for row in rows) + "\n")
+
+
+def test_shrec22_features_end_to_end(shrec, tmp_path, monkeypatch, capsys):
+    for index, separator in enumerate((";", " ", "; "), 1):
+        write(tmp_path / "training" / f"{index}.txt", walk(41 + index, index), separator)
+    write(tmp_path / "test" / "1.txt", walk(30, 9), ";")
+    monkeypatch.setattr(sys, "argv", ["x", *(str(tmp_path / name) for name in ("training", "test", "out"))])
+    shrec.main()
+    assert "wrote 4 files" in capsys.readouterr().out
+    videos = [read_features(tmp_path / "out" / f"training_00{i}.npz") for i in (1, 2, 3)]
+    assert [video.features.shape for video in videos] == [(372, 10), (372, 10), (372, 11)]
+    assert videos[1].axis.duration == 43 / 20
+    assert videos[1].spec == shrec.SPEC
+    every = np.concatenate([video.features for video in videos], axis=1)
+    assert np.abs(every.mean(axis=1)).max() < 1e-3
+    assert every.std(axis=1).max() < 1.001
+
+
+def test_shrec22_quantities_by_hand(shrec):
+    joints = walk(8)
+    values = shrec.quantities(joints)
+    np.testing.assert_allclose(values[3, 3 * 6 : 3 * 7], joints[3, 7] - joints[3, 0])
+    np.testing.assert_allclose(values[3, 75:78], 5 * (joints[3, 0] - joints[2, 0]))
+    np.testing.assert_allclose(values[3, 153 + 6], np.linalg.norm(joints[3, 9] - joints[3, 1]))
+    np.testing.assert_allclose(values[3, 153 + 6 + 3], np.linalg.norm(joints[3, 9] - joints[3, 14]))
+    np.testing.assert_allclose(values[3, 183:], joints[3, 0])
+    features = shrec.snippets(joints)
+    assert features.shape == (372, 2)
+    np.testing.assert_allclose(features[186 + 160, 1], values[4:, 160].std())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "0 frames"), ("1;2;3\n", "1.txt:1: expected index, time and 78"), ("a;b\n", "expected numbers")],
+)
+def test_shrec22_bad_files_are_named(shrec, tmp_path, text, message):
+    (tmp_path / "1.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        shrec.read_joints(tmp_path / "1.txt")
+
+
+def structure(features: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
+    """The channels that are zero, and the pairs of others that are equal."""
+    zero = [c for c, row in enumerate(features) if not np.abs(row).max() > 1e-4]
+    first, equal = {}, []
+    for channel, row in enumerate(features):
+        if channel not in zero:
+            before = first.setdefault(row.round(5).tobytes(), channel)
+            equal += [(before, channel)] if before != channel else []
+    return zero, equal
+
+
+def test_shrec22_features_have_the_structure_of_the_reference(shrec):
+    folder = shared("data", "shrec22", "features")
+    paths = sorted(folder.glob("*.npz"))[::24]
+    stored = [np.load(path)["features"].astype(np.float64) for path in paths]
+    assert structure(np.concatenate(stored, axis=1)) == structure(shrec.snippets(walk(100)))
+    # A step of the mean pose is explained by the changes of the same joint, in this snippet and the one before.
+    steps, changes = [], []
+    for features in stored:
+        pose = np.concatenate([features[183:186], features[:75]])
+        steps.append(np.diff(pose))
+        changes.append(np.stack([features[75:153, 1:], features[75:153, :-1]]))
+    steps, changes = np.concatenate(steps, axis=1), np.concatenate(changes, axis=2)
+    for channel in range(78):
+        columns = np.column_stack([*changes[:, channel], np.ones(steps.shape[1])])
+        residual = steps[channel] - columns @ np.linalg.lstsq(columns, steps[channel])[0]
+        assert residual.var() < 0.2 * steps[channel].var()
