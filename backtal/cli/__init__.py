@@ -1,0 +1,34 @@
+"""The command line: one short handler per command."""
+
+import click
+
+from backtal import __version__
+from backtal.cli import data, models, research
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    r"""Temporal action localization from background clicks.
+
+    \b
+    backtal demo                                       everything once, on synthetic data
+    backtal train DATA --out RUN                       learn from video labels and clicks
+    backtal localize DATA --model RUN --out FOUND.json find the actions
+    backtal evaluate FOUND.json --data DATA            compare with the ground truth
+    backtal dataset check DATA                         what is missing, what does not line up
+    """
+
+
+for _command in (
+    models.train,
+    models.localize,
+    models.evaluate,
+    data.dataset,
+    research.recipes,
+    research.convert,
+    research.info,
+    research.ablate,
+    research.demo,
+):
+    main.add_command(_command)

@@ -1,0 +1,140 @@
+"""Train a model, use it, and see how well it does."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from backtal.cli.command import Command
+from backtal.errors import DataError
+
+
+@click.command(cls=Command)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write the run to.")
+@click.option("--recipe", "recipe_name", default="compact", show_default=True, help="Named settings.")
+@click.option("--clicks", multiple=True, help="Click file: a path, or a name in DATA/clicks. Repeatable.")
+@click.option("--video-labels-only", is_flag=True, help="Use no clicks: the paper's baseline.")
+@click.option("--subset", default="training", show_default=True, help="Subset of DATA to train on.")
+@click.option("--seed", type=int, default=None, help="Seed of weights, order and dropout.  [default: 0]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting. Repeatable.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out if there is one.")
+@click.option("--device", type=click.Choice(["cpu", "auto"]), default="auto", show_default=True)
+def train(
+    data: Path,
+    out: Path,
+    recipe_name: str,
+    clicks: tuple[str, ...],
+    video_labels_only: bool,
+    subset: str,
+    seed: int | None,
+    settings: tuple[str, ...],
+    resume: bool,
+    device: str,
+) -> None:
+    r"""Train on the dataset folder DATA.
+
+    \b
+    Examples:
+      backtal train DATA --out RUN --clicks A1.txt
+      backtal train DATA --out RUN --recipe thumos14 --seed 1 --set epochs=20
+      backtal train DATA --out RUN --resume
+    """
+    from backtal.datasets import DatasetFolder, TrainingSet
+    from backtal.presets import recipe
+    from backtal.presets import video_labels_only as without_clicks
+    from backtal.train import fit
+
+    chosen = recipe(recipe_name)
+    if video_labels_only:
+        if clicks:
+            raise DataError("--clicks and --video-labels-only exclude each other")
+        chosen = without_clicks(chosen)
+    chosen = chosen.with_settings([*settings, *([] if seed is None else [f"training.seed={seed}"])])
+    folder = DatasetFolder(data)
+    tracks = None if video_labels_only else folder.clicks(folder.click_files(clicks))
+    training_set = TrainingSet(folder, subset, tracks, chosen.model, allow_unclicked=chosen.training.allow_unclicked)
+    fit(training_set, chosen, out, resume=resume, device=None if device == "auto" else device)
+    click.echo(f"wrote {out}", err=True)
+
+
+@click.command(cls=Command)
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", "model_name", required=True, help="A run folder, a name (shrec22) or owner/name on the Hub.")
+@click.option("--subset", default="test", show_default=True, help="Subset of a dataset folder.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Predictions file to write (JSON).")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one localization setting.")
+def localize(inputs: tuple[Path, ...], model_name: str, subset: str, out: Path, settings: tuple[str, ...]) -> None:
+    r"""Find the actions in INPUTS: dataset folders or feature files (.npz).
+
+    \b
+    Examples:
+      backtal localize DATA --model RUN --out predictions.json
+      backtal localize a.npz b.npz --model RUN --out predictions.json --set nms_threshold=0.4
+    """
+    from backtal.config import Recipe
+    from backtal.files import progress
+    from backtal.model import BackTALModel
+    from backtal.segments import write_predictions
+
+    model = BackTALModel.from_pretrained(model_name)
+    changed = Recipe(model=model.config, localization=model.localization).with_settings(settings)
+    if changed.model != model.config:
+        raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
+    model.localization = changed.localization
+    videos = [video for path in inputs for video in _videos(path, subset)]
+    found = [model.localize(read()) for read in progress(videos, desc="localizing", unit="video")]
+    write_predictions(out, found)
+    click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
+
+
+def _videos(path: Path, subset: str) -> Iterator[Callable]:
+    """What to read: each video of a dataset folder's subset, or one feature file."""
+    from backtal.datasets import DatasetFolder
+    from backtal.features import read_features
+
+    if path.is_dir():
+        folder = DatasetFolder(path)
+        yield from ((lambda video=video: folder.features(video)) for video in folder.annotations.subset(subset))
+    else:
+        yield lambda: read_features(path)
+
+
+@click.command(cls=Command)
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder.")
+@click.option("--subset", default="test", show_default=True, help="Subset to compare with.")
+@click.option("--protocol", "protocol_name", help="Thresholds of a benchmark: thumos14, activitynet, hacs, beoid.")
+@click.option("--tiou", help="Thresholds as FIRST:LAST:STEP, last included.  [default: 0.1:0.7:0.1]")
+@click.option("--f1-score", type=float, default=0.45, show_default=True, help="Least score that counts for F1.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def evaluate(
+    predictions: Path,
+    data: Path,
+    subset: str,
+    protocol_name: str | None,
+    tiou: str | None,
+    f1_score: float,
+    as_json: bool,
+) -> None:
+    r"""Compare PREDICTIONS with the ground truth: mean average precision and segment F1.
+
+    \b
+    Examples:
+      backtal evaluate predictions.json --data DATA
+      backtal evaluate predictions.json --data DATA --protocol thumos14 --json
+    """
+    from backtal.datasets import DatasetFolder
+    from backtal.evaluate import evaluate as evaluate_detections
+    from backtal.presets import protocol, tiou_range
+    from backtal.segments import read_predictions
+
+    if protocol_name and tiou:
+        raise DataError("--protocol and --tiou exclude each other")
+    thresholds = protocol(protocol_name) if protocol_name else tiou_range(tiou or "0.1:0.7:0.1")
+    truth = [video.ground_truth for video in DatasetFolder(data).annotations.subset(subset)]
+    report = evaluate_detections(read_predictions(predictions), truth, thresholds, f1_score=f1_score)
+    if report.unknown_videos:
+        click.echo(f"{len(report.unknown_videos)} predicted videos are not in subset {subset!r}", err=True)
+    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))

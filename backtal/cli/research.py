@@ -1,0 +1,123 @@
+"""Reproduce and compare: recipes, released checkpoints, sizes, tables of the paper, the demo."""
+
+import json
+from pathlib import Path
+
+import click
+
+from backtal.cli.command import Command, read_labels
+
+
+@click.command(cls=Command)
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def recipes(name: str | None, as_json: bool) -> None:
+    r"""List the recipes, or print the recipe NAME: each value, and where it comes from.
+
+    \b
+    Examples:
+      backtal recipes
+      backtal recipes thumos14-released --json
+    """
+    from backtal.presets import RECIPES, sources
+
+    if name is None:
+        click.echo(json.dumps(list(RECIPES), indent=1) if as_json else "\n".join(RECIPES))
+        return
+    rows = sources(name)
+    if as_json:
+        click.echo(json.dumps({field: {"value": value, "source": source} for field, value, source in rows}, indent=1))
+        return
+    for field, value, source in rows:
+        click.echo(f"{field:34}{value!s:24}{source}")
+
+
+@click.command(cls=Command)
+@click.argument("model", metavar="MODEL_OR_RECIPE")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(model: str, as_json: bool) -> None:
+    r"""Count parameters and operations of a checkpoint folder or recipe, beside the paper's Table 10.
+
+    \b
+    Examples:
+      backtal info RUN
+      backtal info thumos14-released --json
+    """
+    from backtal.info import measure
+
+    found = measure(model)
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+
+
+@click.command(cls=Command)
+@click.argument("checkpoint", metavar="FILE.pth", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--recipe", "recipe_name", required=True, help="The released recipe, for example thumos14-released.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Class names, one per line, in the order of indices.")
+def convert(checkpoint: Path, out: Path, recipe_name: str, labels: Path | None) -> None:
+    r"""Convert a released BackTAL checkpoint FILE.pth to a checkpoint folder OUT.
+
+    Every name and shape is checked; only tensors are read, so a file cannot run code.
+
+    \b
+    Example:
+      backtal convert THUMOS14.pth MODEL --recipe thumos14-released --labels labels.txt
+    """
+    from backtal.convert import convert_released
+    from backtal.presets import recipe
+
+    model = convert_released(checkpoint, recipe(recipe_name), read_labels(labels))
+    model.save_pretrained(out)
+    click.echo(f"wrote {out}: {len(model.config.labels)} classes, {model.config.feature_dim} channels", err=True)
+
+
+@click.command(cls=Command)
+@click.argument("table")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of all runs; finished ones are kept."
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs per row: seeds 0, 1, ...")
+@click.option("--clicks", multiple=True, help="Click file: one per seed in turn.  [default: all of DATA]")
+@click.option("--recipe", "recipe_name", default="compact", show_default=True, help="Recipe that the rows change.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting. Repeatable.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time.")
+def ablate(
+    table: str,
+    data: Path,
+    out: Path,
+    seeds: int,
+    clicks: tuple[str, ...],
+    recipe_name: str,
+    settings: tuple[str, ...],
+    jobs: int,
+) -> None:
+    r"""Run TABLE of the paper (6, 7, 8, 9, 11, 12, 13, or layout) on a dataset.
+
+    Action clicks are simulated from the ground truth. Prints Markdown.
+
+    \b
+    Examples:
+      backtal ablate 7 --data DATA --out runs/ablations --seeds 3 --jobs 2
+      backtal ablate 9 --data DATA --out runs/ablations --clicks A1.txt --set epochs=20
+    """
+    from backtal.datasets import DatasetFolder
+    from backtal.experiment import Protocol
+    from backtal.experiment import ablate as run_table
+    from backtal.presets import recipe
+
+    files = list(clicks) or [path.name for path in DatasetFolder(data).click_paths()]
+    base = recipe(recipe_name).with_settings(settings)
+    click.echo(run_table(table, Protocol(data), base, out, clicks=files, seeds=range(seeds), jobs=jobs))
+
+
+@click.command(cls=Command)
+@click.option("--out", default="backtal-demo", show_default=True, type=click.Path(path_type=Path))
+def demo(out: Path) -> None:
+    """Run everything once, offline, on a synthetic dataset made on the spot.
+
+    Trains from video labels, with clicks as a plain baseline, and as BackTAL; prints the mAP of each.
+    """
+    from backtal.demo import run
+
+    click.echo(run(out))
