@@ -1,9 +1,11 @@
 """The class activation sequence (CAS): what the network returns, and how frames are pooled (eq. 1)."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class BackTALOutput(NamedTuple):
@@ -61,3 +63,13 @@ def topk_mean(cas: Tensor, lengths: Tensor, ratio: float) -> Tensor:
     values = masked.topk(max(1, int(length * ratio + 1e-9)), dim=-1).values
     taken = torch.arange(values.shape[-1], device=cas.device) < counts[:, None, None]
     return values.masked_fill(~taken, 0.0).sum(-1) / counts[:, None]
+
+
+def smooth(x: Tensor, deviation: float) -> Tensor:
+    """Gaussian smoothing of ``[C, T]`` over time, edges repeated; `deviation` in snippets, 0 for none."""
+    if deviation == 0:
+        return x
+    reach = math.ceil(3 * deviation)
+    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / deviation) ** 2)
+    padded = F.pad(x[:, None], (reach, reach), mode="replicate")
+    return F.conv1d(padded, (weight / weight.sum())[None, None])[:, 0]

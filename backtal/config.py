@@ -86,6 +86,9 @@ class LossConfig:
         norm: weight of the L1 norm of the foreground weights.
         between: weight of the between-clicks term, on both streams; not part of the paper.
         between_ratio: fraction of each stretch between two clicks that must look like action.
+        between_miss: probability that a stretch holds no action after all, as after a wrong click.
+        teacher: weight of the agreement with the previous stage's network, from the second stage on; not part of the
+            paper.
         frame_mean: average over the clicks of a ``"video"`` first (paper) or of the whole ``"batch"`` (released).
         separation_topk_ratio: top-k of the separation, where it differs from the model's.
         affinity_pairs: constrain the single ``"hardest"`` pair of each kind (paper) or the hardest
@@ -102,6 +105,8 @@ class LossConfig:
     norm: float = 1e-4
     between: float = 0.0
     between_ratio: float = 0.15
+    between_miss: float = 0.05
+    teacher: float = 1.0
     frame_mean: Literal["video", "batch"] = "video"
     separation_topk_ratio: float | None = None
     affinity_pairs: Literal["hardest", "each_frame"] = "hardest"
@@ -109,8 +114,9 @@ class LossConfig:
     tau_diff: float = 0.1
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "frame", "mined_background", "separation", "affinity", "norm", "between")
+        _at_least(self, 0, "frame", "mined_background", "separation", "affinity", "norm", "between", "teacher")
         _require(0 < self.between_ratio <= 1, self, "between_ratio", "in (0, 1]")
+        _require(0 <= self.between_miss < 1, self, "between_miss", "in [0, 1)")
         ratio = self.separation_topk_ratio
         _require(ratio is None or 0 < ratio <= 1, self, "separation_topk_ratio", "in (0, 1]")
 
@@ -125,6 +131,7 @@ class TrainingConfig:
         learning_rate: of Adam.
         weight_decay: of Adam.
         schedule: ``"constant"``, or ``"cosine"`` down to zero over the whole training.
+        stages: networks trained one after the other, each from scratch and taught by the one before; the last is kept.
         seed: of the initial weights, the order of the videos and dropout.
         checkpoint_every: epochs between two resumable checkpoints.
         held_out: fraction of the *training* videos kept aside; the epoch with the lowest loss on them
@@ -137,13 +144,15 @@ class TrainingConfig:
     learning_rate: float = 1e-4
     weight_decay: float = 5e-4
     schedule: Literal["constant", "cosine"] = "constant"
+    stages: int = 1
     seed: int = 0
     checkpoint_every: int = 10
     held_out: float = 0.0
     allow_unclicked: bool = False
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "epochs", "batch_size", "checkpoint_every")
+        _at_least(self, 1, "epochs", "batch_size", "stages", "checkpoint_every")
+        _at_most(self, 10, "stages")
         _at_least(self, 0, "weight_decay", "seed")
         _require(self.learning_rate > 0, self, "learning_rate", "positive")
         _require(0 <= self.held_out < 1, self, "held_out", "in [0, 1)")

@@ -1,5 +1,6 @@
 """Datasets: the folder of ``annotations.json``, ``clicks/*.txt`` and ``features/<video>.npz``; training examples."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -212,21 +213,24 @@ def _claim(marker: Path, conversion: dict[str, Any]) -> None:
 class Example(NamedTuple):
     """A training video: features ``[D, T]``, multi-hot labels ``[C]``, click targets ``[T]``.
 
-    A click target is a class index, C for background, -1 where nothing was clicked.
+    A click target is a class index, C for background, -1 where nothing was clicked. `taught` is ``[C+1, T]``, what the
+    network of the previous stage says; None in the first.
     """
 
     features: Tensor
     labels: Tensor
     clicks: Tensor
+    taught: Tensor | None = None
 
 
 class Batch(NamedTuple):
-    """Padded training videos: ``[B, D, T]``, ``[B]``, ``[B, C]``, ``[B, T]`` (-1 where not clicked)."""
+    """Padded training videos: ``[B, D, T]``, ``[B]``, ``[B, C]``, ``[B, T]`` (-1 in padding too), ``[B, C+1, T]``."""
 
     features: Tensor
     lengths: Tensor
     labels: Tensor
     clicks: Tensor
+    taught: Tensor | None = None
 
 
 class TrainingSet(Dataset[Example]):
@@ -268,6 +272,7 @@ class TrainingSet(Dataset[Example]):
                 "click them, or pass --set allow_unclicked=true to learn from their labels alone"
             )
         self._cache: dict[int, VideoFeatures] = {}
+        self._taught: list[Tensor] | None = None
         self._read_all(cache_bytes)
 
     def _read_all(self, cache_bytes: int) -> None:
@@ -304,7 +309,13 @@ class TrainingSet(Dataset[Example]):
         if annotated.video_id in self.clicks:
             for click in self.clicks[annotated.video_id].clicks:
                 clicks[video.axis.index(click.time)] = class_of[click.label]
-        return Example(video.features, labels, clicks)
+        return Example(video.features, labels, clicks, self._taught[index] if self._taught else None)
+
+    def taught_by(self, teacher: Callable[[Example], Tensor]) -> "TrainingSet":
+        """The same videos, each with what `teacher` says of it, ``[C+1, T]``."""
+        taught = copy.copy(self)
+        taught._taught = [teacher(self[index]) for index in range(len(self))]
+        return taught
 
     def fingerprint(self) -> str:
         """A digest of the weak labels and feature shapes: equal for equal training data."""
@@ -324,4 +335,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         torch.tensor(lengths),
         torch.stack([example.labels for example in examples]),
         torch.stack([F.pad(e.clicks, (0, longest - n), value=-1) for e, n in zip(examples, lengths, strict=True)]),
+        torch.stack([F.pad(e.taught, (0, longest - n)) for e, n in zip(examples, lengths, strict=True)])
+        if examples[0].taught is not None
+        else None,
     )

@@ -1,14 +1,10 @@
 """From class activation sequence to segments (section 3.5): thresholds, outer-inner contrast, NMS."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from backtal.cas import BackTALOutput
+from backtal.cas import BackTALOutput, smooth
 from backtal.config import LocalizationConfig
 from backtal.features import TimeAxis
 from backtal.segments import Localization, Segment, nms, soft_nms
@@ -101,16 +97,6 @@ def _suppress(intervals: np.ndarray, scores: np.ndarray, config: LocalizationCon
         return intervals[kept], scores[kept]
     kept, scores = soft_nms(intervals, scores, config.soft_nms_sigma, config.min_score or 0.0)
     return intervals[kept], scores
-
-
-def smooth(x: Tensor, deviation: float) -> Tensor:
-    """Gaussian smoothing of ``[C, T]`` over time, edges repeated; `deviation` in snippets, 0 for none."""
-    if deviation == 0:
-        return x
-    reach = math.ceil(3 * deviation)
-    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / deviation) ** 2)
-    padded = F.pad(x[:, None], (reach, reach), mode="replicate")
-    return F.conv1d(padded, (weight / weight.sum())[None, None])[:, 0]
 
 
 def minmax(x: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backtal.cas import BackTALOutput, frame_mask, topk_count, topk_mean
+from backtal.cas import BackTALOutput, frame_mask, smooth, topk_count, topk_mean
 from backtal.config import LossConfig
 
 
@@ -207,21 +207,28 @@ def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def between_clicks_loss(
-    cas: Tensor, labels: Tensor, background: Tensor, lengths: Tensor | None = None, *, ratio: float = 0.15
+    cas: Tensor,
+    labels: Tensor,
+    background: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    ratio: float = 0.15,
+    miss: float = 0.05,
 ) -> Tensor:
     """Somewhere between two consecutive background clicks lies an action of the video (ours, not the paper's).
 
     Annotators click once in every stretch of background, so that an action separates consecutive clicks. With
-    ``q[t]`` the probability of all the video's labels together, a stretch costs the mean of ``-log q`` over
-    its most probable frames.
+    ``q`` the mean probability of all the video's labels together over a stretch's most probable frames, the
+    stretch costs ``-log(miss + (1 - miss) q)``: bounded, as a stretch may hold no action where a click was wrong.
 
     Args:
         cas: ``[B, C+1, T]``.
         labels: ``[B, C]`` multi-hot.
         background: ``[B, T]`` bool.
         lengths: ``[B]``; None where all videos fill T.
-        ratio: of n frames, the top ``max(1, int(ratio * n))`` must look like action; stretches of less than 3
+        ratio: of n frames, the top ``ceil(ratio * n)`` must look like action; stretches of less than 3
             frames do not count.
+        miss: probability that a stretch holds no action.
 
     Returns:
         The mean over the stretches of the batch; 0 where there is none.
@@ -232,24 +239,61 @@ def between_clicks_loss(
         >>> float(between_clicks_loss(cas, torch.ones(1, 1), background)) < 1e-3
         True
     """
-    positive = F.pad(labels > 0, (0, 1))[:, :, None]
-    log_q = cas.log_softmax(1).masked_fill(~positive, -torch.inf).logsumexp(1)
+    action = (cas.softmax(1)[:, :-1] * (labels > 0)[:, :, None]).sum(1)
     passed = background.cumsum(1)
     between = (passed > 0) & (passed < passed[:, -1:]) & ~background
     if lengths is not None:
         between = between & frame_mask(lengths, cas.shape[-1])
     stretch = torch.where(between, passed, 0)
     # Sorted by stretch, then by falling probability, a frame's rank is its distance from the stretch's first.
-    order = log_q.detach().argsort(1, descending=True)
+    order = action.detach().argsort(1, descending=True)
     order = order.gather(1, stretch.gather(1, order).sort(dim=1, stable=True).indices)
     count = torch.zeros_like(stretch).scatter_add_(1, stretch, torch.ones_like(stretch))
     sorted_stretch = stretch.gather(1, order)
     rank = torch.arange(stretch.shape[1], device=cas.device) - (count.cumsum(1) - count).gather(1, sorted_stretch)
     frames = count.gather(1, sorted_stretch)
-    top = topk_count(frames, ratio)
-    taken = (sorted_stretch > 0) & (frames >= 3) & (rank < top)
-    per_stretch = torch.where(taken, -log_q.gather(1, order) / top, 0).sum()
-    return per_stretch / (taken & (rank == 0)).sum().clamp(min=1)
+    top = (ratio * frames - 1e-4).ceil().clamp(min=1)
+    taken = rank < top
+    # One entry per stretch: frames that are not taken add nothing.
+    share = torch.where(taken, action.gather(1, order) / top, 0)
+    mean = torch.zeros_like(share).scatter_add(1, sorted_stretch, share)
+    counted = (count >= 3) & (torch.arange(count.shape[1], device=cas.device) > 0)
+    cost = -(miss + (1 - miss) * mean).clamp(min=1e-6).log()
+    return (cost * counted).sum() / counted.sum().clamp(min=1)
+
+
+def taught_distribution(output: BackTALOutput, labels: Tensor, clicks: Tensor, *, smoothing: float = 1.0) -> Tensor:
+    """What a trained network teaches the next (ours, not the paper's): a class distribution for every frame.
+
+    The mean of both streams' activations, smoothed over time, as a softmax over the video's labels and background; a
+    clicked frame is of the class of its click.
+
+    Args:
+        output: of the teacher in evaluation mode, with the base stream, for one video.
+        labels: ``[1, C]`` multi-hot.
+        clicks: ``[1, T]`` class index of a clicked frame, C for background, -1 where not clicked.
+        smoothing: deviation of the Gaussian, in snippets.
+
+    Returns:
+        ``[C+1, T]``.
+    """
+    assert output.base_cas is not None
+    activations = smooth((output.cas[0] + output.base_cas[0]) / 2, smoothing)
+    possible = F.pad(labels[0] > 0, (0, 1), value=True)
+    taught = activations.masked_fill(~possible[:, None], -torch.inf).softmax(0)
+    known = F.one_hot(clicks[0].clamp(min=0), len(taught)).T.to(taught)
+    return torch.where(clicks[0] >= 0, known, taught)
+
+
+def teacher_loss(cas: Tensor, taught: Tensor, lengths: Tensor) -> Tensor:
+    """Cross-entropy of every frame with what the teacher says, mean over streams and the frames of the batch.
+
+    Args:
+        cas: ``[S, B, C+1, T]``.
+        taught: ``[B, C+1, T]`` distributions, from `taught_distribution`; 0 in padding.
+        lengths: ``[B]``.
+    """
+    return -(taught * cas.log_softmax(2)).sum() / (len(cas) * lengths.sum())
 
 
 def norm_loss(foreground: Tensor) -> Tensor:
@@ -317,13 +361,16 @@ class BackTALLoss(nn.Module):
         super().__init__()
         self.config, self.topk_ratio = config, topk_ratio
 
-    def forward(self, output: BackTALOutput, labels: Tensor, clicks: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, output: BackTALOutput, labels: Tensor, clicks: Tensor, taught: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Compute the terms.
 
         Args:
             output: of the model, with the base stream.
             labels: ``[B, C]`` multi-hot.
             clicks: ``[B, T]`` class index of a clicked frame, C for background, -1 where not clicked.
+            taught: ``[B, C+1, T]`` what the previous stage's network says of each frame; None in the first stage.
         """
         base_cas, base_scores = output.base_cas, output.base_scores
         if base_cas is None or base_scores is None:
@@ -368,6 +415,9 @@ class BackTALLoss(nn.Module):
                 lambda: self._between((base_cas, output.cas), labels, background, lengths),
             ),
         }
+        if taught is not None:
+            streams = torch.stack([base_cas, output.cas])
+            weighted["teacher"] = (config.teacher, lambda: teacher_loss(streams, taught, lengths))
         total = terms["video_base"] + terms["video_suppressed"]
         for name, (weight, term) in weighted.items():
             if weight:
@@ -376,8 +426,8 @@ class BackTALLoss(nn.Module):
         return terms | {"total": total}
 
     def _between(self, streams: tuple[Tensor, Tensor], labels: Tensor, background: Tensor, lengths: Tensor) -> Tensor:
-        ratio = self.config.between_ratio
-        base, suppressed = (between_clicks_loss(cas, labels, background, lengths, ratio=ratio) for cas in streams)
+        settings = {"ratio": self.config.between_ratio, "miss": self.config.between_miss}
+        base, suppressed = (between_clicks_loss(cas, labels, background, lengths, **settings) for cas in streams)
         return base + suppressed
 
     def _frame(self, cas: Tensor, foreground: Tensor, clicks: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from backtal import hub
 from backtal.cas import BackTALOutput, frame_mask, topk_mean
 from backtal.config import LocalizationConfig, ModelConfig
 from backtal.errors import ConfigError
-from backtal.features import VideoFeatures, read_features
+from backtal.features import TimeAxis, VideoFeatures, read_features
 from backtal.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.localize import localize
 from backtal.ops import local_affinity, neighbours
@@ -134,16 +134,24 @@ class BackTALModel(nn.Module):
         """
         if not isinstance(video, VideoFeatures):
             video = read_features(video)
-        config = self.config
-        video.check(config.feature_dim, config.kernel_size, config.feature_spec)
-        video = video.rescaled(config.temporal_length)
-        training, device = self.training, self.classifier.weight.device
+        output, axis = self.activations(video)
+        return localize(output, [axis], self.config.labels, self.localization, [video.video_id])[0]
+
+    @torch.inference_mode()
+    def activations(self, video: VideoFeatures) -> tuple[BackTALOutput, TimeAxis]:
+        """Run the network on one video: its output for a batch of one, and when each of its snippets is.
+
+        Raises:
+            DataError: if the features do not fit the network.
+        """
+        video.check(self.config.feature_dim, self.config.kernel_size, self.config.feature_spec)
+        video = video.rescaled(self.config.temporal_length)
+        training = self.training
         self.eval()
         try:
-            output = self(video.features[None].to(device))
+            return self(video.features[None].to(self.classifier.weight.device)), video.axis
         finally:
             self.train(training)
-        return localize(output, [video.axis], config.labels, self.localization, [video.video_id])[0]
 
     def save_pretrained(
         self, folder: str | Path, *, facts: Mapping[str, str] | None = None, dtype: torch.dtype | None = None

@@ -89,7 +89,12 @@ _COMPACT = Recipe(
     protocol="beoid",
 )
 
-_BETWEEN_CLICKS = replace(_COMPACT, name="between-clicks", loss=replace(_COMPACT.loss, between=0.3))
+_BETWEEN_CLICKS = replace(
+    _COMPACT,
+    name="between-clicks",
+    loss=replace(_COMPACT.loss, between=0.3),
+    training=replace(_COMPACT.training, stages=2),
+)
 
 
 def _released(

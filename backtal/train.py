@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from backtal.config import Recipe
-from backtal.datasets import Batch, TrainingSet, collate
+from backtal.datasets import Batch, Example, TrainingSet, collate
 from backtal.errors import CheckpointError, ConfigError
 from backtal.files import atomic_path, progress, read_json, write_json
-from backtal.losses import BackTALLoss
+from backtal.losses import BackTALLoss, taught_distribution
 from backtal.model import BackTALModel
 
 RECIPE_FILE, LOG_FILE, STATE_FILE = "recipe.json", "log.jsonl", "state.safetensors"
@@ -52,6 +53,10 @@ def fit(
     """
     out = Path(out)
     recipe = for_dataset(recipe, training_set)
+    if (stages := recipe.training.stages) > 1:
+        before = replace(recipe, training=replace(recipe.training, stages=stages - 1))
+        teacher = fit(training_set, before, out / f"stage{stages - 1}", resume=resume, device=device)
+        training_set = training_set.taught_by(lambda example: _taught(teacher, example))
     accelerator = Accelerator(
         cpu=device == "cpu",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not recipe.model.affinity)],
@@ -66,15 +71,27 @@ def fit(
         return run.finish()
 
 
+@torch.no_grad()
+def _taught(teacher: BackTALModel, example: Example) -> Tensor:
+    batch = collate([example])
+    batch = _on(teacher.classifier.weight.device, batch)
+    output = teacher(batch.features, base_stream=True)
+    return taught_distribution(output, batch.labels, batch.clicks).cpu()
+
+
+def _on(device: torch.device, batch: Batch) -> Batch:
+    return Batch(*(None if tensor is None else tensor.to(device) for tensor in batch))  # type: ignore[arg-type]
+
+
 def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
     """Fill in what the dataset decides: labels, feature dimension and feature spec."""
-    model = dataclasses.replace(
+    model = replace(
         recipe.model,
         labels=training_set.folder.labels,
         feature_dim=training_set.feature_dim,
         feature_spec=training_set.feature_spec,
     )
-    return dataclasses.replace(recipe, model=model)
+    return replace(recipe, model=model)
 
 
 class EpochOrder(Sampler[int]):
@@ -105,7 +122,9 @@ class _Run:
     def __init__(self, training_set: TrainingSet, recipe: Recipe, out: Path, accelerator: Accelerator) -> None:
         self.training_set, self.recipe, self.out, self.accelerator = training_set, recipe, out, accelerator
         self.settings = recipe.training
-        torch.manual_seed(self.settings.seed)
+        stage = self.settings.stages
+        # A later stage starts from weights of its own.
+        torch.manual_seed(self.settings.seed if stage == 1 else _mix(self.settings.seed, -stage))
         self.model = BackTALModel(recipe.model, recipe.localization)
         if recipe.model.standardize:
             self.model.set_feature_statistics(training_set.mean, training_set.deviation)
@@ -201,7 +220,7 @@ class _Run:
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         output = self.parallel(batch.features, batch.lengths, base_stream=True)
-        return self.loss(output, batch.labels, batch.clicks)
+        return self.loss(output, batch.labels, batch.clicks, batch.taught)
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
@@ -209,9 +228,9 @@ class _Run:
         self.model.eval()
         device, losses = self.accelerator.device, []
         for index in self.held_out:
-            batch = Batch(*(tensor.to(device) for tensor in collate([self.training_set[index]])))
+            batch = _on(device, collate([self.training_set[index]]))
             output = self.model(batch.features, batch.lengths, base_stream=True)
-            losses.append(float(self.loss(output, batch.labels, batch.clicks)["total"]))
+            losses.append(float(self.loss(output, batch.labels, batch.clicks, batch.taught)["total"]))
         return sum(losses) / len(losses)
 
     def save_state(self, epoch: int) -> None:

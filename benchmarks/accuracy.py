@@ -2,9 +2,10 @@
 
     python benchmarks/accuracy.py DATA --clicks A1.txt A2.txt A3.txt --seeds 0 1 2 --out runs/accuracy
 
-Seed i goes with click file i (round and round). Rows are video labels only and the recipe, or, with ``--variant NAME
-[KEY=VALUE ...]``, the recipe with changed settings. Nothing is chosen on the test subset. Runs that are already there
-are not made again.
+Seed i goes with click file i (round and round), or, with ``--cross``, every seed with every click file. Rows are video
+labels only and the recipe, or, with ``--variant NAME [KEY=VALUE ...]``, the recipe with changed settings;
+``--ensemble`` adds the averaged probabilities of the runs of each click file. Nothing is chosen on the test
+subset. Runs that are already there are not made again.
 """
 
 import argparse
@@ -12,7 +13,12 @@ import json
 import statistics
 from pathlib import Path
 
+from backtal import BackTALModel
+from backtal.datasets import DatasetFolder
+from backtal.ensemble import localize_together
+from backtal.evaluate import evaluate
 from backtal.experiment import Protocol, Run, baseline_run, measure_all
+from backtal.files import read_json
 from backtal.presets import recipe, tiou_range
 
 
@@ -28,21 +34,43 @@ def main():
     parser.add_argument("--subset", default="test")
     parser.add_argument("--tiou", type=tiou_range, default=tiou_range("0.1:0.7:0.1"))
     parser.add_argument("--f1-score", type=float, default=0.45)
+    parser.add_argument("--cross", action="store_true")
+    parser.add_argument("--ensemble", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     protocol = Protocol(arguments.data, arguments.training_subset, arguments.subset, arguments.tiou, arguments.f1_score)
     base = recipe(arguments.recipe)
-    seeds = list(enumerate(arguments.seeds))
-    rows = {} if arguments.variant else {"video labels only": [baseline_run(base, seed) for _, seed in seeds]}
+    pairs = [(arguments.clicks[i % len(arguments.clicks)], seed) for i, seed in enumerate(arguments.seeds)]
+    if arguments.cross:
+        pairs = [(clicks, seed) for clicks in arguments.clicks for seed in arguments.seeds]
+    rows = {} if arguments.variant else {"video labels only": [baseline_run(base, seed) for seed in arguments.seeds]}
     for name, *settings in arguments.variant or [[arguments.recipe]]:
-        changed = [base.with_settings([*settings, f"training.seed={seed}"]) for _, seed in seeds]
-        rows[name] = [Run(r, arguments.clicks[i % len(arguments.clicks)]) for i, r in enumerate(changed)]
+        rows[name] = [Run(base.with_settings([*settings, f"training.seed={seed}"]), clicks) for clicks, seed in pairs]
     results = iter(
         measure_all(protocol, [run for runs in rows.values() for run in runs], arguments.out, jobs=arguments.jobs)
     )
     table = {name: [next(results) for _ in runs] for name, runs in rows.items()}
+    if arguments.ensemble:
+        for name, runs in [*rows.items()][-1:]:
+            for size in range(2, len(arguments.seeds) + 1):
+                table[f"{name}, {size} runs together"] = ensembles(protocol, runs, arguments.out, size)
     print(json.dumps(table, indent=1) if arguments.json else markdown(table, arguments.tiou))
+
+
+def ensembles(protocol, runs, out, size):
+    """Results of the first `size` runs of each click file, their probabilities averaged."""
+    dataset, results = DatasetFolder(protocol.data), []
+    videos = dataset.annotations.subset(protocol.test)
+    for clicks in dict.fromkeys(run.background for run in runs):
+        members = [run for run in runs if run.background == clicks][:size]
+        models = [BackTALModel.from_pretrained(out / run.name()) for run in members]
+        found = [localize_together(models, dataset.features(video)) for video in videos]
+        truth = [video.ground_truth for video in videos]
+        report = evaluate(found, truth, protocol.tiou, f1_score=protocol.f1_score).to_dict()
+        seconds = sum(read_json(out / run.name() / "result.json")["training_seconds"] for run in members)
+        results.append(report | {"training_seconds": seconds})
+    return results
 
 
 def markdown(table, tiou):

@@ -85,9 +85,16 @@ def convolution():
                         "vs conv1d": value / seconds["conv1d"],
                         "vs unfold": value / seconds["unfold"],
                         "extra MiB": peak,
+                        "beyond its results": peak - results_size(batch, backward),
                     }
                 )
     return rows
+
+
+def results_size(batch, backward):
+    """MiB of what every form returns: its output, and backward the gradients of x and weight as well."""
+    sequence, weight = 4 * batch * WIDTH * LENGTH, 4 * WIDTH * WIDTH * 3
+    return (2 * sequence + weight if backward else sequence) >> 20
 
 
 def memory_of(name, batch, backward):

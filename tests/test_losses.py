@@ -13,6 +13,8 @@ from backtal.losses import (
     frame_loss,
     mine_background,
     score_separation_loss,
+    taught_distribution,
+    teacher_loss,
     video_loss,
 )
 
@@ -165,22 +167,47 @@ def test_where_the_frame_loss_acts(frame_on):
     ]
 
 
-@pytest.mark.parametrize("ratio", [0.01, 0.35])
-def test_between_clicks_against_loops(ratio):
+@pytest.mark.parametrize(("ratio", "miss"), [(0.01, 0.0), (0.35, 0.05), (0.2, 0.5)])
+def test_between_clicks_against_loops(ratio, miss):
     cas, lengths = torch.randn(3, 4, 30), torch.tensor([30, 22, 30])
     labels = torch.tensor([[1.0, 1, 0], [0, 0, 1], [1, 0, 0]])
     background = torch.zeros(3, 30, dtype=torch.bool)
     background[0, [2, 3, 9, 12, 25]] = background[1, [5, 20]] = background[2, 4] = True
-    log_q = (cas.softmax(1)[:, :3] * labels[:, :, None]).sum(1).log()
+    action = (cas.softmax(1)[:, :3] * labels[:, :, None]).sum(1)
     values = []
     for video in range(3):
         clicked = background[video].nonzero()[:, 0].tolist()
         for first, last in itertools.pairwise(clicked):
-            stretch = log_q[video, first + 1 : last]
+            stretch = action[video, first + 1 : last]
             if len(stretch) >= 3:
-                values.append(-stretch.topk(max(1, int(ratio * len(stretch)))).values.mean())
-    found = between_clicks_loss(cas, labels, background, lengths, ratio=ratio)
+                top = stretch.topk(math.ceil(ratio * len(stretch))).values
+                values.append(-(miss + (1 - miss) * top.mean()).log())
+    found = between_clicks_loss(cas, labels, background, lengths, ratio=ratio, miss=miss)
     torch.testing.assert_close(found, torch.stack(values).mean())
+
+
+def test_a_teacher_says_only_what_is_possible():
+    model = BackTALModel(ModelConfig(feature_dim=4, labels=("a", "b", "c"), hidden_dim=8)).eval()
+    labels, clicks = torch.tensor([[1.0, 0, 1]]), torch.full((1, 20), -1)
+    clicks[0, [3, 9]] = torch.tensor([3, 2])
+    taught = taught_distribution(model(torch.randn(1, 4, 20), base_stream=True), labels, clicks)
+    torch.testing.assert_close(taught.sum(0), torch.ones(20))
+    assert (taught[1] == 0).all()
+    assert taught[3, 3] == taught[2, 9] == 1
+    assert (taught[0].sort().values[2:] > 0).all()
+
+
+def test_the_teacher_loss_is_least_for_what_it_says():
+    lengths, taught = torch.tensor([10, 6]), torch.rand(2, 3, 10).softmax(1)
+    taught[1, :, 6:] = 0
+    agreeing = taught.clamp(min=1e-9).log()[None]
+    least = teacher_loss(agreeing, taught, lengths)
+    entropy = -(taught * taught.clamp(min=1e-9).log()).sum() / 16
+    torch.testing.assert_close(least, entropy)
+    other = torch.randn(1, 2, 3, 10)
+    assert teacher_loss(other, taught, lengths) > least
+    both = teacher_loss(torch.cat([agreeing, other]), taught, lengths)
+    torch.testing.assert_close(both, (least + teacher_loss(other, taught, lengths)) / 2)
 
 
 def test_between_clicks_needs_two_of_them():

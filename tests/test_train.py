@@ -110,6 +110,31 @@ def test_a_stopped_run_resumes_to_the_same_weights(folder, tmp_path, monkeypatch
     ]
 
 
+def test_a_second_stage_resumes_and_is_taught_by_the_first(folder, tmp_path, monkeypatch):
+    import backtal.train
+
+    chosen = RECIPE.with_settings(["epochs=3", "stages=2"])
+    run(folder, tmp_path / "whole", chosen)
+    original = backtal.train._Run.train_epoch
+
+    def stop_in_the_second(self, epoch):
+        if self.settings.stages == 2 and epoch == 3:
+            raise KeyboardInterrupt
+        original(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backtal.train._Run, "train_epoch", stop_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, tmp_path / "cut", chosen)
+    run(folder, tmp_path / "cut", chosen, resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    run(folder, tmp_path / "first", RECIPE.with_settings(["epochs=3"]))
+    assert same(weights(tmp_path / "whole" / "stage1"), weights(tmp_path / "first"))
+    run(folder, tmp_path / "untaught", chosen.with_settings(["teacher=0"]))
+    assert not same(weights(tmp_path / "whole"), weights(tmp_path / "untaught"))
+    assert "teacher" in json.loads((tmp_path / "whole" / "log.jsonl").read_text().splitlines()[-1])
+
+
 def _child(root, out):
     torch.set_num_threads(1)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123

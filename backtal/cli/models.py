@@ -61,30 +61,41 @@ def train(
 
 @click.command(cls=Command)
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", "model_name", required=True, help="A run folder, a name (shrec22) or owner/name on the Hub.")
+@click.option(
+    "--model",
+    "names",
+    required=True,
+    multiple=True,
+    help="A run folder, a name (shrec22) or owner/name on the Hub. Repeated: their mean probabilities.",
+)
 @click.option("--subset", default="test", show_default=True, help="Subset of a dataset folder.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Predictions file to write (JSON).")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one localization setting.")
-def localize(inputs: tuple[Path, ...], model_name: str, subset: str, out: Path, settings: tuple[str, ...]) -> None:
+def localize(
+    inputs: tuple[Path, ...], names: tuple[str, ...], subset: str, out: Path, settings: tuple[str, ...]
+) -> None:
     r"""Find the actions in INPUTS: dataset folders or feature files (.npz).
 
     \b
     Examples:
       backtal localize DATA --model RUN --out predictions.json
+      backtal localize DATA --model RUN1 --model RUN2 --out predictions.json
       backtal localize a.npz b.npz --model RUN --out predictions.json --set nms_threshold=0.4
     """
     from backtal.config import Recipe
+    from backtal.ensemble import localize_together
     from backtal.files import progress
     from backtal.model import BackTALModel
     from backtal.segments import write_predictions
 
-    model = BackTALModel.from_pretrained(model_name)
+    models = [BackTALModel.from_pretrained(name) for name in names]
+    model = models[0]
     changed = Recipe(model=model.config, localization=model.localization).with_settings(settings)
     if changed.model != model.config:
         raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
     model.localization = changed.localization
     videos = [video for path in inputs for video in _videos(path, subset)]
-    found = [model.localize(read()) for read in progress(videos, desc="localizing", unit="video")]
+    found = [localize_together(models, read()) for read in progress(videos, desc="localizing", unit="video")]
     write_predictions(out, found)
     click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
 

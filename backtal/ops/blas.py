@@ -17,6 +17,8 @@ from torch.nn import functional as F
 _DILATION = 2
 # Elements of a tap's product that are held at once: about what a core's caches hold.
 _PRODUCT = 1 << 21
+# Rows or columns of a tap's matrix that are multiplied at once: oneDNN copies them into an order of its own.
+_BLOCK = 512
 
 
 def affinity_conv1d(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int, layout: str) -> Tensor:
@@ -61,14 +63,15 @@ def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tenso
     weight = _tap_major(weight)
     streams, batch, taps, length = affinity.shape
     out = x.new_empty(streams, batch, weight.shape[0], length)
-    for videos in _chunks(batch, weight.shape[0] * length):
+    for v in _chunks(batch, weight.shape[0] * length):
         for tap, here, there in _taps(taps, dilation, length):
-            product = _product(x[videos], weight, tap)
-            scale = affinity[:, videos, tap, None]
-            if tap == taps // 2:
-                torch.mul(product, scale, out=out[:, videos])
-            else:
-                out[:, videos, :, here].addcmul_(product[..., there], scale[..., here])
+            scale = affinity[:, v, tap, None]
+            for o in _blocks(weight.shape[0]):
+                product = _product(x[v], weight[o], tap)
+                if tap == taps // 2:
+                    torch.mul(product, scale, out=out[:, v, o])
+                else:
+                    out[:, v, o, here].addcmul_(product[..., there], scale[..., here])
     return out
 
 
@@ -79,37 +82,35 @@ def backward(
     needs_x, needs_weight, needs_affinity = wanted
     streams, batch, taps, length = affinity.shape
     grad_x = torch.zeros_like(x) if needs_x else None
-    grad_taps = weight.new_empty(taps, *weight.shape[:2]) if needs_weight else None
-    written = set[int]()
+    grad_taps = weight.new_zeros(taps, *weight.shape[:2]) if needs_weight else None
     grad_affinity = torch.zeros_like(affinity) if needs_affinity else None
     for v in _chunks(batch, max(weight.shape[:2]) * length):
         for tap, here, there in _taps(taps, dilation, length):
             source, scale = x[v, :, there], affinity[:, v, tap, None, here]
-            scaled = grad[0, v, :, here] * scale[0]
-            for one, other in zip(grad[1:, v, :, here], scale[1:], strict=True):
+            outer = grad[:, v, :, here]
+            scaled = outer[0] * scale[0]
+            for one, other in zip(outer[1:], scale[1:], strict=True):
                 scaled.addcmul_(one, other)
             if grad_taps is not None:
-                part = _weight_gradient(scaled, source, weight, tap)
-                grad_taps[tap] = grad_taps[tap].add_(part) if tap in written else part
-                written.add(tap)
+                for o in _blocks(weight.shape[0]):
+                    grad_taps[tap, o] += _weight_gradient(scaled[:, o], source, weight[o], tap)
             if streams > 1:
                 if grad_affinity is not None:
-                    product = _product(source, weight, tap)
-                    grad_affinity[:, v, tap, here] = (grad[:, v, :, here] * product).sum(2)
+                    for o in _blocks(weight.shape[0]):
+                        product = _product(source, weight[o], tap)
+                        grad_affinity[:, v, tap, here] += (outer[:, :, o] * product).sum(2)
                 if grad_x is not None:
-                    grad_x[v, :, there] += _input_gradient(scaled, source, weight, tap)
+                    for d in _blocks(x.shape[1]):
+                        grad_x[v, d, there] += _input_gradient(scaled, source[:, d], weight[:, d], tap)
             elif needs_x or needs_affinity:
                 # One stream: the transposed product alone gives both gradients.
-                back = _input_gradient(grad[0, v, :, here], source, weight, tap)
-                if grad_affinity is not None:
-                    grad_affinity[0, v, tap, here] = (back * source).sum(1)
-                if grad_x is not None:
-                    grad_x[v, :, there].addcmul_(back, scale[0])
-    if grad_taps is None:
-        return grad_x, None, grad_affinity
-    for tap in set(range(taps)) - written:  # reaches no frame
-        grad_taps[tap] = 0
-    return grad_x, grad_taps.permute(1, 2, 0), grad_affinity
+                for d in _blocks(x.shape[1]):
+                    back = _input_gradient(outer[0], source[:, d], weight[:, d], tap)
+                    if grad_affinity is not None:
+                        grad_affinity[0, v, tap, here] += (back * source[:, d]).sum(1)
+                    if grad_x is not None:
+                        grad_x[v, d, there].addcmul_(back, scale[0])
+    return grad_x, None if grad_taps is None else grad_taps.permute(1, 2, 0), grad_affinity
 
 
 def _tap_major(weight: Tensor) -> Tensor:
@@ -129,6 +130,10 @@ def _taps(taps: int, dilation: int, length: int) -> Iterator[tuple[int, slice, s
 def _chunks(batch: int, per_video: int) -> Iterator[slice]:
     size = max(1, _PRODUCT // max(1, per_video))
     return (slice(start, start + size) for start in range(0, batch, size))
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
 def _product(x: Tensor, weight: Tensor, tap: int) -> Tensor:

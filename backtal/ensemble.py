@@ -1,0 +1,61 @@
+"""Several networks together: their probabilities, averaged, localize better than any one of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backtal.errors import ConfigError
+from backtal.features import VideoFeatures, read_features
+from backtal.localize import localize
+from backtal.model import BackTALModel
+from backtal.segments import Localization
+
+
+@torch.inference_mode()
+def localize_together(models: Sequence[BackTALModel], video: VideoFeatures | str | Path) -> Localization:
+    """Find the segments of one video with the mean class probabilities of several models, per frame and per video.
+
+    Args:
+        models: of the same labels and the same temporal length; the first one's localization settings count.
+        video: features, or the path of a feature file.
+
+    Raises:
+        ConfigError: if the models do not fit together.
+        DataError: if the features do not fit a model.
+
+    Example:
+        >>> from backtal import ModelConfig, TimeAxis
+        >>> config = ModelConfig(feature_dim=4, labels=("jump",), hidden_dim=8)
+        >>> video = VideoFeatures(torch.randn(4, 30), TimeAxis.even(30, 12.0), video_id="v")
+        >>> localize_together([BackTALModel(config), BackTALModel(config)], video).video_id
+        'v'
+    """
+    if not models:
+        raise ConfigError("an ensemble needs at least one model")
+    if len(models) == 1:
+        return models[0].localize(video)
+    first, settings = models[0].config, models[0].localization
+    if settings.frame_scores != "softmax" or settings.feature_thresholds is not None:
+        raise ConfigError("an ensemble averages probabilities: LocalizationConfig.frame_scores must be 'softmax'")
+    for model in models[1:]:
+        for field in ("labels", "temporal_length"):
+            a, b = getattr(first, field), getattr(model.config, field)
+            if a != b:
+                raise ConfigError(f"the models of an ensemble differ in {field}: {a} and {b}")
+    if not isinstance(video, VideoFeatures):
+        video = read_features(video)
+    outputs, axes = zip(*(model.activations(video) for model in models), strict=True)
+    together = outputs[0]._replace(
+        cas=_mean_probability([output.cas for output in outputs]),
+        scores=_mean_probability([output.scores for output in outputs]),
+    )
+    return localize(together, [axes[0]], first.labels, settings, [video.video_id])[0]
+
+
+def _mean_probability(activations: Sequence[Tensor]) -> Tensor:
+    """Log of the mean of the softmax over the classes."""
+    return (
+        torch.stack([a.float().log_softmax(1) for a in activations]).logsumexp(0) - torch.tensor(len(activations)).log()
+    )
