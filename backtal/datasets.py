@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -330,12 +330,15 @@ def collate(examples: Sequence[Example]) -> Batch:
     """Pad videos of different length into one batch."""
     lengths = [example.features.shape[1] for example in examples]
     longest = max(lengths)
+
+    def padded(tensors: Iterable[Tensor], value: float = 0) -> Tensor:
+        return torch.stack([F.pad(t, (0, longest - t.shape[-1]), value=value) for t in tensors])
+
+    taught = [example.taught for example in examples if example.taught is not None]
     return Batch(
-        torch.stack([F.pad(e.features, (0, longest - n)) for e, n in zip(examples, lengths, strict=True)]),
+        padded(example.features for example in examples),
         torch.tensor(lengths),
         torch.stack([example.labels for example in examples]),
-        torch.stack([F.pad(e.clicks, (0, longest - n), value=-1) for e, n in zip(examples, lengths, strict=True)]),
-        torch.stack([F.pad(e.taught, (0, longest - n)) for e, n in zip(examples, lengths, strict=True)])
-        if examples[0].taught is not None
-        else None,
+        padded((example.clicks for example in examples), value=-1),
+        padded(taught) if taught else None,
     )

@@ -28,7 +28,7 @@ def localize_together(models: Sequence[BackTALModel], video: VideoFeatures | str
     Example:
         >>> from backtal import ModelConfig, TimeAxis
         >>> config = ModelConfig(feature_dim=4, labels=("jump",), hidden_dim=8)
-        >>> video = VideoFeatures(torch.randn(4, 30), TimeAxis.even(30, 12.0), video_id="v")
+        >>> video = VideoFeatures("v", torch.randn(4, 30), TimeAxis.even(30, 12.0))
         >>> localize_together([BackTALModel(config), BackTALModel(config)], video).video_id
         'v'
     """

@@ -5,6 +5,8 @@ Everywhere, ``cas`` is ``[B, C+1, T]`` with background last, ``labels`` is multi
 from a whole batch is 0, with its graph intact.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -417,7 +419,7 @@ class BackTALLoss(nn.Module):
         }
         if taught is not None:
             streams = torch.stack([base_cas, output.cas])
-            weighted["teacher"] = (config.teacher, lambda: teacher_loss(streams, taught, lengths))
+            weighted["teacher"] = (config.teacher, partial(teacher_loss, streams, taught, lengths))
         total = terms["video_base"] + terms["video_suppressed"]
         for name, (weight, term) in weighted.items():
             if weight:

@@ -18,7 +18,7 @@ def model(seed, **settings):
 @pytest.fixture
 def video():
     torch.manual_seed(1)
-    return VideoFeatures(torch.randn(4, 40), TimeAxis.even(40, 20.0), video_id="v")
+    return VideoFeatures("v", torch.randn(4, 40), TimeAxis.even(40, 20.0))
 
 
 def test_probabilities_are_averaged(video):

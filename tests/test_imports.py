@@ -25,7 +25,7 @@ ORDER = [
         "info",
         "evaluate",
     ),
-    *("train", "experiment", "plot", "demo", "cli", "__main__"),
+    *("train", "tune", "experiment", "plot", "demo", "cli", "__main__"),
 ]
 HEAVY = ["triton", "torchvision", "matplotlib", "av", "starlette", "pandas", "accelerate"]
 

@@ -24,6 +24,7 @@ for _command in (
     models.train,
     models.localize,
     models.evaluate,
+    models.tune,
     data.dataset,
     research.recipes,
     research.convert,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -98,6 +99,50 @@ def localize(
     found = [localize_together(models, read()) for read in progress(videos, desc="localizing", unit="video")]
     write_predictions(out, found)
     click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
+
+
+@click.command(cls=Command)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--model", "run", required=True, type=click.Path(path_type=Path), help="A folder that `train` wrote.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tuned copy of the model.")
+@click.option("--clicks", multiple=True, help="Click file: a path, or a name in DATA/clicks. Repeatable.")
+@click.option("--subset", default="training", show_default=True, help="Subset that the model was trained on.")
+@click.option("--folds", type=click.IntRange(min=2), default=2, show_default=True, help="Parts left out in turn.")
+@click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True, help="Settings to try.")
+def tune(data: Path, run: Path, out: Path, clicks: tuple[str, ...], subset: str, folds: int, trials: int) -> None:
+    r"""Choose the localization settings of a trained model, from clicks and video labels alone.
+
+    Trains the same recipe again without each part of the training videos, and tries settings on what these networks say
+    of the part. Start and end of actions are not read. Stopped, the same command goes on.
+
+    \b
+    Example:
+      backtal tune DATA --model RUN --out TUNED --clicks A1.txt
+    """
+    from backtal.config import Recipe, from_dict
+    from backtal.datasets import DatasetFolder
+    from backtal.errors import ConfigError
+    from backtal.files import read_json
+    from backtal.model import BackTALModel
+    from backtal.train import RECIPE_FILE
+    from backtal.tune import tune as find_settings
+
+    settings = read_json(run / RECIPE_FILE, ConfigError)
+    settings.pop("data", None)
+    recipe = from_dict(Recipe, settings, str(run / RECIPE_FILE))
+    model = BackTALModel.from_pretrained(run)
+    folder = DatasetFolder(data)
+    tracks = folder.clicks(folder.click_files(clicks))
+    found = find_settings(folder, subset, tracks, recipe, out / "folds", folds=folds, trials=trials)
+    model.localization = found.localization
+    model.save_pretrained(out)
+    changed = {
+        field.name: getattr(found.localization, field.name)
+        for field in fields(found.localization)
+        if getattr(found.localization, field.name) != getattr(recipe.localization, field.name)
+    }
+    result = {"agreement": found.agreement, "before": found.before, "trials": found.trials, "changed": changed}
+    click.echo(json.dumps(result, indent=1))
 
 
 def _videos(path: Path, subset: str) -> Iterator[Callable]:

@@ -1,0 +1,90 @@
+import json
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+from conftest import TINY
+
+from backtal import BackTALModel, Click, ClickTrack, DataError, Localization, Segment
+from backtal.cli import main
+from backtal.datasets import DatasetFolder
+from backtal.presets import recipe
+from backtal.tune import click_precision, tune
+
+RECIPE = recipe("compact").with_settings([*TINY, "epochs=2"])
+TRACK = ClickTrack("v", (Click(1.0), Click(5.0), Click(8.0), Click(20.0)))
+
+
+def agreement(*segments):
+    return click_precision([Localization("v", 30.0, segments)], {"v": TRACK}, {"v": frozenset({"run"})})
+
+
+def test_precision_by_hand():
+    assert agreement() == 0
+    assert agreement(Segment(2, 3, "run", 0.9), Segment(6, 7, "run", 0.8), Segment(9, 19, "run", 0.7)) == 1
+    # Wrong label, then right: precision 1/2 at the one hit of three stretches.
+    assert agreement(Segment(2, 3, "jump", 0.9), Segment(2, 3, "run", 0.8)) == pytest.approx(0.5 / 3)
+    # A second segment in a taken stretch, one that holds a click, and those outside all stretches are wrong.
+    assert agreement(Segment(2, 3, "run", 0.9), Segment(3, 4, "run", 0.8)) == pytest.approx(1 / 3)
+    assert agreement(Segment(4, 6, "run", 0.9)) == 0
+    assert agreement(Segment(0, 0.5, "run", 0.9), Segment(21, 22, "run", 0.8)) == 0
+
+
+def test_nothing_to_tune_by_is_an_error():
+    with pytest.raises(DataError, match="two background clicks"):
+        click_precision([Localization("v", 9.0, ())], {"v": ClickTrack("v", (Click(1.0),))}, {"v": frozenset()})
+
+
+def test_settings_are_kept_unless_better_and_the_search_goes_on(folder, tmp_path):
+    data = DatasetFolder(folder)
+    clicks = data.clicks(data.click_files())
+    first = tune(data, "training", clicks, RECIPE, tmp_path, folds=2, trials=3)
+    assert first.agreement >= first.before
+    if first.localization != RECIPE.localization:
+        assert first.agreement > first.before
+    assert _trials(tmp_path) == 3
+    assert tune(data, "training", clicks, RECIPE, tmp_path, folds=2, trials=3) == first
+    assert _trials(tmp_path) == 3
+
+
+def _trials(out):
+    return sum(json.loads(line)["op_code"] == 4 for line in (out / "trials.log").read_text().splitlines())
+
+
+def test_starts_and_ends_are_not_read(folder, tmp_path):
+    data = DatasetFolder(folder)
+    clicks = data.clicks(data.click_files())
+    first = tune(data, "training", clicks, RECIPE, tmp_path / "a", folds=2, trials=2)
+    for name, video in data.annotations.videos.items():
+        moved = [replace(s, start=0.0, end=video.duration) for s in video.ground_truth]
+        data.annotations.videos[name] = replace(video, ground_truth=replace(video.ground_truth, segments=tuple(moved)))
+    assert tune(data, "training", clicks, RECIPE, tmp_path / "b", folds=2, trials=2) == first
+
+
+def test_too_few_videos(folder, tmp_path):
+    data = DatasetFolder(folder)
+    with pytest.raises(DataError, match="cannot be divided"):
+        tune(data, "training", data.clicks(data.click_files()), RECIPE, tmp_path, folds=999)
+
+
+def test_the_command_writes_a_tuned_copy(folder, tmp_path):
+    runner = CliRunner()
+    settings = [part for setting in (*TINY, "epochs=2") for part in ("--set", setting)]
+    trained = runner.invoke(main, ["train", str(folder), "--out", str(tmp_path / "run"), *settings])
+    assert trained.exit_code == 0, trained.output
+    arguments = [
+        "tune",
+        str(folder),
+        "--model",
+        str(tmp_path / "run"),
+        "--out",
+        str(tmp_path / "tuned"),
+        "--trials",
+        "3",
+    ]
+    done = runner.invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    tuned = BackTALModel.from_pretrained(tmp_path / "tuned")
+    for name, value in result["changed"].items():
+        assert getattr(tuned.localization, name) == value
