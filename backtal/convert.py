@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from backtal.checkpoint import check_state
 from backtal.config import Recipe
 from backtal.errors import CheckpointError, name_some
-from backtal.hub import check_state
 from backtal.model import BackTALModel
 
 RELEASED_NAMES = {

@@ -1,6 +1,6 @@
 """Several networks together: their probabilities, averaged, localize better than any one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -14,12 +14,15 @@ from backtal.segments import Localization
 
 
 @torch.inference_mode()
-def localize_together(models: Sequence[BackTALModel], video: VideoFeatures | str | Path) -> Localization:
+def localize_together(
+    models: Sequence[BackTALModel], video: VideoFeatures | str | Path, *, ignore_spec: Collection[str] = ()
+) -> Localization:
     """Find the segments of one video with the mean class probabilities of several models, per frame and per video.
 
     Args:
         models: of the same labels and the same temporal length; the first one's localization settings count.
         video: features, or the path of a feature file.
+        ignore_spec: fields of the feature spec that may differ from the models'.
 
     Raises:
         ConfigError: if the models do not fit together.
@@ -35,7 +38,7 @@ def localize_together(models: Sequence[BackTALModel], video: VideoFeatures | str
     if not models:
         raise ConfigError("an ensemble needs at least one model")
     if len(models) == 1:
-        return models[0].localize(video)
+        return models[0].localize(video, ignore_spec=ignore_spec)
     first, settings = models[0].config, models[0].localization
     if settings.frame_scores != "softmax" or settings.feature_thresholds is not None:
         raise ConfigError("an ensemble averages probabilities: LocalizationConfig.frame_scores must be 'softmax'")
@@ -46,7 +49,7 @@ def localize_together(models: Sequence[BackTALModel], video: VideoFeatures | str
                 raise ConfigError(f"the models of an ensemble differ in {field}: {a} and {b}")
     if not isinstance(video, VideoFeatures):
         video = read_features(video)
-    outputs, axes = zip(*(model.activations(video) for model in models), strict=True)
+    outputs, axes = zip(*(model.activations(video, ignore_spec=ignore_spec) for model in models), strict=True)
     together = outputs[0]._replace(
         cas=_mean_probability([output.cas for output in outputs]),
         scores=_mean_probability([output.scores for output in outputs]),

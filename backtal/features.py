@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +52,16 @@ class FeatureSpec:
             if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
                 raise ConfigError(f"feature spec: {name} must be a positive number, got {value!r}")
 
-    def mismatches(self, other: "FeatureSpec") -> list[str]:
-        """Name the fields that both sides know and that differ."""
-        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+    def mismatches(self, other: "FeatureSpec", ignore: Collection[str] = ()) -> list[str]:
+        """Name the fields that both sides know and that differ, but for those to ignore.
+
+        Raises:
+            ConfigError: for a field to ignore that there is not.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        if unknown := set(ignore) - set(names):
+            raise ConfigError(f"feature spec: no field {sorted(unknown)[0]!r} to ignore; there are {', '.join(names)}")
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in names if name not in ignore)
         return [f"{n}: {a} here, {b} there" for n, a, b in pairs if None not in (a, b) and a != b]
 
     @classmethod
@@ -144,8 +151,13 @@ class VideoFeatures:
         features = F.interpolate(self.features[None], size=length, mode="linear", align_corners=False)[0]
         return dataclasses.replace(self, features=features, axis=self.axis.rescaled(length))
 
-    def check(self, dim: int, min_length: int, spec: FeatureSpec | None = None) -> None:
-        """Raise DataError where a network for `dim` channels and kernels of `min_length` cannot take this."""
+    def check(
+        self, dim: int, min_length: int, spec: FeatureSpec | None = None, ignore_spec: Collection[str] = ()
+    ) -> None:
+        """Raise DataError where a network for `dim` channels and kernels of `min_length` cannot take this.
+
+        Fields of the spec that are named in `ignore_spec` may differ.
+        """
         found_dim, length = self.features.shape
         if found_dim != dim:
             raise DataError(f"video {self.video_id}: features have {found_dim} channels, expected {dim}")
@@ -154,10 +166,11 @@ class VideoFeatures:
                 f"video {self.video_id}: {length} snippet(s), fewer than the {min_length} that one kernel spans; "
                 "leave the video out or extract features with a smaller stride"
             )
-        if spec is not None and self.spec is not None and (wrong := self.spec.mismatches(spec)):
+        if spec is not None and self.spec is not None and (wrong := self.spec.mismatches(spec, ignore_spec)):
             raise DataError(
                 f"video {self.video_id}: its features differ from what the model was trained on: {'; '.join(wrong)} "
-                "(here: the features, there: the model)"
+                "(here: the features, there: the model); to use them all the same, name the fields in ignore_spec "
+                "(--ignore-spec)"
             )
 
 

@@ -62,7 +62,7 @@ def read_json(path: str | Path, error: type[BackTALError] = DataError) -> dict[s
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as failure:
         raise error(f"{path}: cannot be read: {failure.strerror}") from failure
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as failure:
+    except (ValueError, RecursionError) as failure:
         raise error(f"{path}: not valid JSON: {failure}") from failure
     if not isinstance(content, dict):
         raise error(f"{path}: expected a JSON object, found {type(content).__name__}")

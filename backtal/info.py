@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from backtal.checkpoint import load_config
 from backtal.config import ModelConfig
-from backtal.errors import ConfigError
-from backtal.hub import load_config
+from backtal.errors import CheckpointError
+from backtal.hub import fetch
 from backtal.model import BackTALModel
 from backtal.presets import RECIPES
 
@@ -57,13 +58,12 @@ class Complexity:
 
 
 def measure(name: str | Path) -> Complexity:
-    """Count the parameters and operations of a checkpoint folder's network, or of a recipe's.
+    """Count the parameters and operations of a checkpoint's network, or of a recipe's.
 
     A recipe without labels counts with 20, the number of THUMOS14; one without a temporal length with T = 750.
 
     Raises:
-        ConfigError: if `name` is neither a checkpoint folder nor a recipe.
-        CheckpointError: if the checkpoint's configuration is damaged.
+        CheckpointError: if `name` is neither a recipe nor a checkpoint, or the checkpoint is damaged.
     """
     config = _config(name)
     length = config.temporal_length or 750
@@ -86,8 +86,9 @@ def measure(name: str | Path) -> Complexity:
 
 
 def _config(name: str | Path) -> ModelConfig:
-    if Path(name).is_dir():
-        return load_config(name)[0]
-    if str(name) not in RECIPES:
-        raise ConfigError(f"{name}: neither a checkpoint folder nor a recipe; recipes are {', '.join(RECIPES)}")
-    return dataclasses.replace(RECIPES[str(name)].model, labels=tuple(f"class{i:03d}" for i in range(20)))
+    if name in RECIPES:
+        return dataclasses.replace(RECIPES[str(name)].model, labels=tuple(f"class{i:03d}" for i in range(20)))
+    try:
+        return load_config(fetch(name))[0]
+    except CheckpointError as failure:
+        raise CheckpointError(f"{failure}\nNor is it a recipe; those are {', '.join(RECIPES)}") from None

@@ -1,7 +1,7 @@
 """The BackTAL network (section 3): two streams over one trunk, sharing one embedding."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backtal import hub
+from backtal import checkpoint, hub
 from backtal.cas import BackTALOutput, frame_mask, topk_mean
 from backtal.config import LocalizationConfig, ModelConfig
 from backtal.errors import ConfigError
@@ -123,28 +123,29 @@ class BackTALModel(nn.Module):
         return torch.stack([layer(x * gain, affinity) for gain in gains])
 
     @torch.inference_mode()
-    def localize(self, video: VideoFeatures | str | Path) -> Localization:
+    def localize(self, video: VideoFeatures | str | Path, *, ignore_spec: Collection[str] = ()) -> Localization:
         """Find the segments of one video.
 
         Args:
             video: features, or the path of a feature file that `read_features` reads.
+            ignore_spec: fields of the feature spec that may differ from the model's, such as ``"fps"``.
 
         Raises:
             DataError: if the features do not fit the network.
         """
         if not isinstance(video, VideoFeatures):
             video = read_features(video)
-        output, axis = self.activations(video)
+        output, axis = self.activations(video, ignore_spec=ignore_spec)
         return localize(output, [axis], self.config.labels, self.localization, [video.video_id])[0]
 
     @torch.inference_mode()
-    def activations(self, video: VideoFeatures) -> tuple[BackTALOutput, TimeAxis]:
+    def activations(self, video: VideoFeatures, *, ignore_spec: Collection[str] = ()) -> tuple[BackTALOutput, TimeAxis]:
         """Run the network on one video: its output for a batch of one, and when each of its snippets is.
 
         Raises:
             DataError: if the features do not fit the network.
         """
-        video.check(self.config.feature_dim, self.config.kernel_size, self.config.feature_spec)
+        video.check(self.config.feature_dim, self.config.kernel_size, self.config.feature_spec, ignore_spec)
         video = video.rescaled(self.config.temporal_length)
         training = self.training
         self.eval()
@@ -174,7 +175,9 @@ class BackTALModel(nn.Module):
             >>> BackTALModel.from_pretrained(folder).facts
             {'data': 'my videos'}
         """
-        hub.save(folder, self.config, self.localization, self._stored(dtype), facts=self.facts | dict(facts or {}))
+        checkpoint.save(
+            folder, self.config, self.localization, self._stored(dtype), facts=self.facts | dict(facts or {})
+        )
 
     def _stored(self, dtype: torch.dtype | None) -> dict[str, Tensor]:
         """The state with its parameters, but not the feature statistics, in `dtype`."""
@@ -237,7 +240,7 @@ class BackTALModel(nn.Module):
         """Load a checkpoint, in evaluation mode.
 
         Nothing of a checkpoint is executed, and no memory is taken for weights before file and configuration are
-        known to agree (see `backtal.hub`). The weights come in torch's default type, float32, however they are
+        known to agree (see `backtal.checkpoint`). The weights come in torch's default type, float32, however they are
         stored. Called on a model, ``model.from_pretrained("thumos14")`` leaves that model alone and also returns a new
         one.
 
@@ -264,9 +267,9 @@ class BackTALModel(nn.Module):
         folder = hub.fetch(
             name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
         )
-        config, localization, facts = hub.load_config(folder)
+        config, localization, facts = checkpoint.load_config(folder)
         with torch.device("meta"):
             model = cls(config, localization)
-        model.load_state_dict(hub.load_weights(folder, model.state_dict()), assign=True)
+        model.load_state_dict(checkpoint.load_weights(folder, model.state_dict()), assign=True)
         model.facts = facts
         return model.eval()

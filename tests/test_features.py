@@ -6,7 +6,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtal import ConfigError, DataError, FeatureSpec, TimeAxis, VideoFeatures, read_features, write_features
+from backtal import (
+    BackTALModel,
+    ConfigError,
+    DataError,
+    FeatureSpec,
+    ModelConfig,
+    TimeAxis,
+    VideoFeatures,
+    read_features,
+    write_features,
+)
 
 
 def save(path, **arrays):
@@ -108,3 +118,16 @@ def test_spec_mismatch_shows_both_sides():
         video.check(2, 11)
     with pytest.raises(ConfigError, match="fps must be a positive number"):
         FeatureSpec(fps=0)
+
+
+def test_a_named_field_of_the_spec_may_differ():
+    spec = FeatureSpec("i3d", fps=25, stride=16)
+    model = BackTALModel(ModelConfig(feature_dim=4, labels=("a",), hidden_dim=8, feature_spec=spec))
+    video = VideoFeatures("v", torch.randn(4, 30), TimeAxis.even(30, 12.0), FeatureSpec("i3d", fps=30, stride=16))
+    with pytest.raises(DataError, match=r"fps: 30 here, 25 there .*ignore_spec"):
+        model.localize(video)
+    assert model.localize(video, ignore_spec=["fps"]).video_id == "v"
+    with pytest.raises(DataError, match="fps: 30 here"):
+        model.localize(video, ignore_spec=["stride"])
+    with pytest.raises(ConfigError, match="no field 'frames' to ignore"):
+        model.localize(video, ignore_spec=["frames"])

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backtal import BackTALModel, CheckpointError, FeatureSpec, LocalizationConfig, ModelConfig
-from backtal.hub import MAX_HEADER
+from backtal.checkpoint import MAX_HEADER
 
 EXAMPLES = int(os.environ.get("BACKTAL_HOSTILE", "300"))
 FILES = ("config.json", "model.safetensors")

@@ -10,22 +10,8 @@ import backtal
 PACKAGE = Path(backtal.__file__).parent
 ORDER = [
     *("errors", "files", "segments", "clicks", "features", "npy", "config", "presets", "annotations", "datasets"),
-    *(
-        "layouts",
-        "check",
-        "ops",
-        "layers",
-        "cas",
-        "losses",
-        "localize",
-        "hub",
-        "model",
-        "ensemble",
-        "convert",
-        "info",
-        "evaluate",
-    ),
-    *("train", "tune", "experiment", "plot", "demo", "cli", "__main__"),
+    *("layouts", "check", "ops", "layers", "cas", "losses", "localize", "checkpoint", "hub", "model", "ensemble"),
+    *("convert", "info", "evaluate", "train", "tune", "experiment", "plot", "demo", "cli", "__main__"),
 ]
 HEAVY = ["triton", "torchvision", "matplotlib", "av", "starlette", "pandas", "accelerate"]
 

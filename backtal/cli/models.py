@@ -70,10 +70,16 @@ def train(
     help="A run folder, a name (shrec22) or owner/name on the Hub. Repeated: their mean probabilities.",
 )
 @click.option("--subset", default="test", show_default=True, help="Subset of a dataset folder.")
+@click.option("--ignore-spec", multiple=True, metavar="FIELD", help="Field of the feature spec that may differ.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Predictions file to write (JSON).")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one localization setting.")
 def localize(
-    inputs: tuple[Path, ...], names: tuple[str, ...], subset: str, out: Path, settings: tuple[str, ...]
+    inputs: tuple[Path, ...],
+    names: tuple[str, ...],
+    subset: str,
+    ignore_spec: tuple[str, ...],
+    out: Path,
+    settings: tuple[str, ...],
 ) -> None:
     r"""Find the actions in INPUTS: dataset folders or feature files (.npz).
 
@@ -96,7 +102,8 @@ def localize(
         raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
     model.localization = changed.localization
     videos = [video for path in inputs for video in _videos(path, subset)]
-    found = [localize_together(models, read()) for read in progress(videos, desc="localizing", unit="video")]
+    bar = progress(videos, desc="localizing", unit="video")
+    found = [localize_together(models, read(), ignore_spec=ignore_spec) for read in bar]
     write_predictions(out, found)
     click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
 

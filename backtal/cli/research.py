@@ -36,11 +36,12 @@ def recipes(name: str | None, as_json: bool) -> None:
 @click.argument("model", metavar="MODEL_OR_RECIPE")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(model: str, as_json: bool) -> None:
-    r"""Count parameters and operations of a checkpoint folder or recipe, beside the paper's Table 10.
+    r"""Count parameters and operations of a checkpoint or recipe, beside the paper's Table 10.
 
     \b
     Examples:
       backtal info RUN
+      backtal info shrec22
       backtal info thumos14-released --json
     """
     from backtal.info import measure
