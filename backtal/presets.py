@@ -261,6 +261,7 @@ def video_labels_only(recipe: Recipe) -> Recipe:
         recipe,
         model=replace(recipe.model, affinity=False),
         loss=replace(recipe.loss, frame=0.0, separation=0.0, affinity=0.0, between=0.0),
+        training=replace(recipe.training, stages=1),
     )
 
 

@@ -14,7 +14,7 @@ from backtal.errors import DataError
 @click.command(cls=Command)
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write the run to.")
-@click.option("--recipe", "recipe_name", default="compact", show_default=True, help="Named settings.")
+@click.option("--recipe", "recipe_name", default="between-clicks", show_default=True, help="Named settings.")
 @click.option("--clicks", multiple=True, help="Click file: a path, or a name in DATA/clicks. Repeatable.")
 @click.option("--video-labels-only", is_flag=True, help="Use no clicks: the paper's baseline.")
 @click.option("--subset", default="training", show_default=True, help="Subset of DATA to train on.")
