@@ -122,7 +122,40 @@ class BackTALModel(nn.Module):
             return layer(x, affinity * neighbours(gains[:, :, 0], self.config.kernel_size))
         return torch.stack([layer(x * gain, affinity) for gain in gains])
 
+    def prepare(self, video: VideoFeatures | str | Path) -> VideoFeatures:
+        """Read, check and rescale the features of a video as this network needs them.
+
+        Raises:
+            DataError: if the features do not fit the network.
+        """
+        if not isinstance(video, VideoFeatures):
+            video = read_features(video)
+        video.check(self.config.feature_dim, self.config.kernel_size, self.config.feature_spec)
+        return video.rescaled(self.config.temporal_length)
+
     @torch.inference_mode()
+    def run(self, video: VideoFeatures | str | Path) -> BackTALOutput:
+        """What the network, in evaluation mode, makes of one video: a batch of one.
+
+        Args:
+            video: features, or the path of a feature file that `read_features` reads.
+
+        Raises:
+            DataError: if the features do not fit the network.
+
+        Example:
+            >>> from backtal import TimeAxis
+            >>> model = BackTALModel(ModelConfig(feature_dim=16, labels=("jump", "run"), hidden_dim=32))
+            >>> model.run(VideoFeatures("v", torch.randn(16, 50), TimeAxis.even(50, 10.0))).cas.shape
+            torch.Size([1, 3, 50])
+        """
+        training, device = self.training, self.classifier.weight.device
+        self.eval()
+        try:
+            return self(self.prepare(video).features[None].to(device))
+        finally:
+            self.train(training)
+
     def localize(self, video: VideoFeatures | str | Path) -> Localization:
         """Find the segments of one video.
 
@@ -132,18 +165,8 @@ class BackTALModel(nn.Module):
         Raises:
             DataError: if the features do not fit the network.
         """
-        if not isinstance(video, VideoFeatures):
-            video = read_features(video)
-        config = self.config
-        video.check(config.feature_dim, config.kernel_size, config.feature_spec)
-        video = video.rescaled(config.temporal_length)
-        training, device = self.training, self.classifier.weight.device
-        self.eval()
-        try:
-            output = self(video.features[None].to(device))
-        finally:
-            self.train(training)
-        return localize(output, [video.axis], config.labels, self.localization, [video.video_id])[0]
+        video = self.prepare(video)
+        return localize(self.run(video), [video.axis], self.config.labels, self.localization, [video.video_id])[0]
 
     def save_pretrained(
         self, folder: str | Path, *, facts: Mapping[str, str] | None = None, dtype: torch.dtype | None = None

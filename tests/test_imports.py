@@ -11,7 +11,7 @@ PACKAGE = Path(backtal.__file__).parent
 ORDER = [
     *("errors", "files", "segments", "clicks", "features", "npy", "config", "presets", "annotations", "datasets"),
     *("layouts", "check", "ops", "layers", "cas", "losses", "localize", "hub", "model", "convert", "info", "evaluate"),
-    *("train", "experiment", "plot", "demo", "cli", "__main__"),
+    *("topk", "diagnose", "train", "experiment", "plot", "report", "export", "demo", "cli", "__main__"),
 ]
 HEAVY = ["triton", "torchvision", "matplotlib", "av", "starlette", "pandas", "accelerate"]
 
