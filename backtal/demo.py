@@ -15,9 +15,9 @@ from backtal.datasets import DatasetFolder, TrainingSet
 from backtal.errors import DataError
 from backtal.evaluate import DetectionReport, evaluate
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
-from backtal.files import atomic_path, write_json
+from backtal.files import write_json
 from backtal.model import BackTALModel
-from backtal.plot import timeline_of_video
+from backtal.plot import save, timeline_of_video
 from backtal.presets import recipe, video_labels_only
 from backtal.segments import Segment, write_predictions
 from backtal.train import fit
@@ -108,8 +108,7 @@ def _draw(path: Path, folder: DatasetFolder, models: dict[str, BackTALModel]) ->
     except ImportError as failure:
         _say(f"no timeline.png: {failure}")
         return
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    save(figure, path)
 
 
 def make_dataset(

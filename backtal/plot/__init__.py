@@ -6,6 +6,7 @@ Every function returns a matplotlib `Figure`, to be saved with ``figure.savefig(
 from backtal.plot.affinity import affinity_mask
 from backtal.plot.curves import map_over_tiou, precision_recall, training_curves
 from backtal.plot.errors import diagnosis_figure
+from backtal.plot.style import save
 from backtal.plot.timeline import timeline
 from backtal.plot.video import affinity_of_video, timeline_of_video
 
@@ -15,6 +16,7 @@ __all__ = [
     "diagnosis_figure",
     "map_over_tiou",
     "precision_recall",
+    "save",
     "timeline",
     "timeline_of_video",
     "training_curves",

@@ -1,8 +1,11 @@
 """How every picture looks: colours, lines and hatching that colour-blind readers and grey print keep apart."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backtal.errors import DataError
+from backtal.files import atomic_path
 from backtal.segments import Localization
 
 if TYPE_CHECKING:
@@ -52,6 +55,25 @@ def new_figure(width: float, height: float) -> "Figure":
     except ImportError:
         raise ImportError('pictures need matplotlib: pip install "backtal[plot]"') from None
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.05))
+
+
+def save(figure: "Figure", path: str | Path, dpi: int = 150) -> None:
+    """Write a picture, atomically.
+
+    Args:
+        figure: the picture.
+        path: its ending says in which form: ``.png``, ``.svg``, ``.pdf``.
+        dpi: dots per inch, where it has any.
+
+    Raises:
+        DataError: if matplotlib does not know the ending.
+    """
+    kinds = figure.canvas.get_supported_filetypes()
+    ending = Path(path).suffix.lstrip(".").lower()
+    if ending not in kinds:
+        raise DataError(f"{path}: the ending must name a form of picture: {', '.join(sorted(kinds))}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=ending, dpi=dpi)
 
 
 def tidy(ax: "Axes", title: str = "", x: str = "", y: str = "", pad: float = 6) -> None:

@@ -183,8 +183,8 @@ def _pick(frames: Frames, duration: float) -> list[tuple[float, np.ndarray]]:
     if callable(frames):
         chosen = [(moment, frames(moment)) for moment in moments]
     else:
-        nearest = {min(range(len(frames)), key=lambda i: abs(frames[i][0] - moment)) for moment in moments}
-        chosen = [frames[index] for index in sorted(nearest)]
+        seconds = np.array([second for second, _ in frames])
+        chosen = [frames[index] for index in sorted({int(np.abs(seconds - moment).argmin()) for moment in moments})]
     pictures = [(float(second), np.asarray(picture)) for second, picture in chosen]
     for second, picture in pictures:
         if picture.ndim != 3 or picture.shape[2] != 3:

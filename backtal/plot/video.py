@@ -55,7 +55,7 @@ def timeline_of_video(
         clicks=clicks,
         frames=frames,
         least_score=least_score,
-        title=title or video.video_id,
+        title=video.video_id if title is None else title,
     )
 
 
@@ -80,5 +80,7 @@ def affinity_of_video(
     """
     features = model.prepare(dataset.features(video))
     affinity = local_affinity(model.run(features).embedding, neighbours or 31)[0].cpu()
-    heading = title or f"{video.video_id}; the network compares {model.config.kernel_size} frames"
+    heading = (
+        title if title is not None else f"{video.video_id}; the network compares {model.config.kernel_size} frames"
+    )
     return affinity_mask(affinity, seconds, truth=video.ground_truth, axis=features.axis, title=heading)
