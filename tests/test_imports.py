@@ -9,7 +9,19 @@ import backtal
 
 PACKAGE = Path(backtal.__file__).parent
 ORDER = [
-    *("errors", "files", "segments", "clicks", "features", "npy", "config", "presets", "annotations", "datasets"),
+    *(
+        "errors",
+        "files",
+        "segments",
+        "predictions",
+        "clicks",
+        "features",
+        "npy",
+        "config",
+        "presets",
+        "annotations",
+        "datasets",
+    ),
     *("layouts", "check", "ops", "layers", "cas", "losses", "localize", "hub", "model", "convert", "info", "evaluate"),
     *("topk", "diagnose", "train", "experiment", "plot", "report", "export", "demo", "cli", "__main__"),
 ]

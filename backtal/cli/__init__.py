@@ -3,7 +3,7 @@
 import click
 
 from backtal import __version__
-from backtal.cli import data, models, pictures, research
+from backtal.cli import data, exports, models, pictures, research
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,6 +26,8 @@ for _command in (
     models.localize,
     models.evaluate,
     data.dataset,
+    exports.export,
+    exports.predictions,
     pictures.diagnose,
     pictures.plot,
     pictures.report,
