@@ -1,5 +1,6 @@
 """What is known of the videos of a dataset: their labels and ground truth, in ActivityNet's form."""
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,17 @@ class Annotations:
             known = sorted({video.subset for video in self.videos.values()})
             raise DataError(f"no video in subset {name!r}; the dataset has {', '.join(known) or 'no videos'}")
         return found
+
+    def video(self, name: str) -> Video:
+        """The video of this name.
+
+        Raises:
+            DataError: if there is none; the message names similar ones.
+        """
+        if name not in self.videos:
+            near = difflib.get_close_matches(name, self.videos, n=3) or self.videos
+            raise DataError(f"no video {name!r} in the dataset; it has {name_some(near)}")
+        return self.videos[name]
 
 
 def read_annotations(path: str | Path) -> Annotations:

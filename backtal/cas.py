@@ -60,7 +60,9 @@ def topk_mean(cas: Tensor, lengths: Tensor, ratio: float) -> Tensor:
     length = cas.shape[-1]
     counts = topk_count(lengths, ratio)
     masked = cas.masked_fill(~frame_mask(lengths, length)[:, None], -torch.inf)
-    values = masked.topk(max(1, int(length * ratio + 1e-9)), dim=-1).values
+    # An exported graph serves every length, so no number of frames may become a constant in it: it sorts all.
+    most = length if torch.compiler.is_exporting() else max(1, int(length * ratio + 1e-9))
+    values = masked.topk(most, dim=-1).values
     taken = torch.arange(values.shape[-1], device=cas.device) < counts[:, None, None]
     return values.masked_fill(~taken, 0.0).sum(-1) / counts[:, None]
 

@@ -15,9 +15,9 @@ from backtal.datasets import DatasetFolder, TrainingSet
 from backtal.errors import DataError
 from backtal.evaluate import DetectionReport, evaluate
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
-from backtal.files import atomic_path, write_json
+from backtal.files import write_json
 from backtal.model import BackTALModel
-from backtal.plot import timeline
+from backtal.plot import save, timeline_of_video
 from backtal.presets import recipe, video_labels_only
 from backtal.segments import Segment, write_predictions
 from backtal.train import fit
@@ -101,25 +101,14 @@ def _draw(path: Path, folder: DatasetFolder, models: dict[str, BackTALModel]) ->
     """The first test video of two classes or, where there is none, the first: seen by every model."""
     videos = folder.annotations.subset("test")
     video = next((video for video in videos if len(video.labels) > 1), videos[0])
-    features = folder.features(video)
-    with torch.inference_mode():
-        outputs = {name: model(features.features[None]) for name, model in models.items()}
+    clicks = folder.clicks(folder.click_files()).get(video.video_id)
+    title = f"{video.video_id}, a synthetic test video; its clicks are shown, not used"
     try:
-        figure = timeline(
-            video.ground_truth,
-            {name: model.localize(features) for name, model in models.items()},
-            frame_scores={name: output.cas[0].softmax(0) for name, output in outputs.items()},
-            foreground={name: output.foreground[0] for name, output in outputs.items()},
-            labels=folder.labels,
-            axis=features.axis,
-            clicks=folder.clicks(folder.click_files()).get(video.video_id),
-            title=f"{video.video_id}, a synthetic test video; its clicks are shown, not used",
-        )
+        figure = timeline_of_video(video, folder, models, clicks=clicks, title=title)
     except ImportError as failure:
         _say(f"no timeline.png: {failure}")
         return
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    save(figure, path)
 
 
 def make_dataset(

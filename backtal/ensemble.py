@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from backtal.errors import ConfigError
-from backtal.features import VideoFeatures, read_features
+from backtal.features import VideoFeatures
 from backtal.localize import localize
 from backtal.model import BackTALModel
 from backtal.segments import Localization
@@ -47,14 +47,13 @@ def localize_together(
             a, b = getattr(first, field), getattr(model.config, field)
             if a != b:
                 raise ConfigError(f"the models of an ensemble differ in {field}: {a} and {b}")
-    if not isinstance(video, VideoFeatures):
-        video = read_features(video)
-    outputs, axes = zip(*(model.activations(video, ignore_spec=ignore_spec) for model in models), strict=True)
+    video = models[0].prepare(video, ignore_spec=ignore_spec)
+    outputs = [model.run(video, ignore_spec=ignore_spec) for model in models]
     together = outputs[0]._replace(
         cas=_mean_probability([output.cas for output in outputs]),
         scores=_mean_probability([output.scores for output in outputs]),
     )
-    return localize(together, [axes[0]], first.labels, settings, [video.video_id])[0]
+    return localize(together, [video.axis], first.labels, settings, [video.video_id])[0]
 
 
 def _mean_probability(activations: Sequence[Tensor]) -> Tensor:

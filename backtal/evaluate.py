@@ -1,8 +1,9 @@
 """Detection evaluation: ActivityNet's protocol, vectorised over predictions, classes and thresholds."""
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,19 +119,8 @@ def evaluate(
     """
     if not len(tiou) or not all(0 < t <= 1 for t in tiou):
         raise DataError(f"tIoU thresholds must lie in (0, 1], got {list(tiou)}")
-    truth, found = list(ground_truth), list(predictions)
-    labels = tuple(sorted({segment.label for video in truth for segment in video}))
-    if not labels:
-        raise DataError("the ground truth holds no segment")
-    known = {video.video_id for video in truth}
-    unknown = tuple(sorted({video.video_id for video in found} - known))
-    if found and len(unknown) == len({video.video_id for video in found}):
-        raise DataError(f"no prediction is for a video of the ground truth; predicted: {name_some(unknown)}")
-    video_index = {name: i for i, name in enumerate([*sorted(known), *unknown])}
-    class_index = {label: i for i, label in enumerate(labels)}
-    gt = _Table(truth, video_index, class_index)
-    predicted = _Table(found, video_index, class_index).by_score()
-    matched = match(predicted, gt, np.array([*tiou, f1_tiou], dtype=np.float64))
+    labels, known, unknown, predicted, gt = tables(predictions, ground_truth)
+    matched = match(predicted, gt, np.array([*tiou, f1_tiou], dtype=np.float64)) >= 0
     ap = np.empty((len(labels), len(tiou)))
     for index in range(len(labels)):
         chosen = matched[: len(tiou), predicted.classes == index]
@@ -153,8 +143,11 @@ def evaluate(
     )
 
 
-class _Table:
-    """Segments as columns; those of labels without an index are left out."""
+class SegmentTable:
+    """Segments as columns; those of labels without an index are left out.
+
+    `video` and `classes` are indices, `group` stands for both, `start` and `end` are seconds.
+    """
 
     def __init__(self, videos: list[Localization], video_index: dict[str, int], class_index: dict[str, int]):
         rows = [
@@ -164,26 +157,70 @@ class _Table:
             if s.label in class_index
         ]
         columns = np.array(rows, dtype=np.float64).reshape(-1, 5)
-        self.group = (columns[:, 0] * len(class_index) + columns[:, 1]).astype(np.int64)
-        self.classes = columns[:, 1].astype(np.int64)
+        self.video, self.classes = columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64)
+        self.group = self.video * len(class_index) + self.classes
         self.start, self.end, self.scores = columns[:, 2], columns[:, 3], columns[:, 4]
 
-    def by_score(self) -> "_Table":
-        """Reorder by descending score; the order of equal scores stays."""
-        order = np.argsort(-self.scores, kind="stable")
+    def take(self, index: np.ndarray) -> "SegmentTable":
+        """The rows of an index or mask, in its order."""
+        taken = copy(self)
         for name, column in vars(self).items():
-            setattr(self, name, column[order])
-        return self
+            setattr(taken, name, column[index])
+        return taken
+
+    def by_score(self) -> "SegmentTable":
+        """By descending score; the order of equal scores stays."""
+        return self.take(np.argsort(-self.scores, kind="stable"))
+
+    def of_any_label(self) -> "SegmentTable":
+        """The same rows, grouped by video alone."""
+        grouped = copy(self)
+        grouped.group = self.video
+        return grouped
 
 
-def match(predicted: _Table, truth: _Table, tiou: np.ndarray) -> np.ndarray:
-    """Whether each prediction (in descending score) takes an instance, ``[len(tiou), predictions]``.
+class Tables(NamedTuple):
+    """Predictions, best first, and ground truth as columns.
+
+    Attributes:
+        labels: the C classes that occur in the ground truth, sorted.
+        known: the videos of the ground truth, sorted; the first indices.
+        unknown: predicted videos without ground truth; the indices after.
+        predicted: the predictions.
+        truth: the instances.
+    """
+
+    labels: tuple[str, ...]
+    known: tuple[str, ...]
+    unknown: tuple[str, ...]
+    predicted: SegmentTable
+    truth: SegmentTable
+
+
+def tables(predictions: Iterable[Localization], ground_truth: Iterable[Localization]) -> Tables:
+    """Put predictions and ground truth into columns; see `evaluate` for what is raised."""
+    truth, found = list(ground_truth), list(predictions)
+    labels = tuple(sorted({segment.label for video in truth for segment in video}))
+    if not labels:
+        raise DataError("the ground truth holds no segment")
+    known = tuple(sorted({video.video_id for video in truth}))
+    unknown = tuple(sorted({video.video_id for video in found} - set(known)))
+    if found and len(unknown) == len({video.video_id for video in found}):
+        raise DataError(f"no prediction is for a video of the ground truth; predicted: {name_some(unknown)}")
+    video_index = {name: i for i, name in enumerate([*known, *unknown])}
+    class_index = {label: i for i, label in enumerate(labels)}
+    predicted = SegmentTable(found, video_index, class_index).by_score()
+    return Tables(labels, known, unknown, predicted, SegmentTable(truth, video_index, class_index))
+
+
+def match(predicted: SegmentTable, truth: SegmentTable, tiou: np.ndarray) -> np.ndarray:
+    """The instance that each prediction (in descending score) takes, -1 for none: ``[len(tiou), predictions]``.
 
     Greedy matching in order of score is a stable matching in which every instance prefers the
     better-scored prediction, so all predictions propose at once and instances keep the best proposer.
     """
-    pair_prediction, pair_truth, overlap = _overlaps(predicted, truth, float(tiou.min()))
-    matched = np.zeros((len(tiou), len(predicted.classes)), dtype=bool)
+    pair_prediction, pair_truth, overlap = overlaps(predicted, truth, float(tiou.min()))
+    matched = np.full((len(tiou), len(predicted.classes)), -1)
     for row, threshold in enumerate(tiou):
         enough = overlap >= threshold
         matched[row] = _stable_matching(
@@ -192,7 +229,7 @@ def match(predicted: _Table, truth: _Table, tiou: np.ndarray) -> np.ndarray:
     return matched
 
 
-def _overlaps(predicted: _Table, truth: _Table, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def overlaps(predicted: SegmentTable, truth: SegmentTable, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of one video and class that overlap by `least`: by prediction, then by falling overlap."""
     order = np.argsort(truth.group, kind="stable")
     groups = truth.group[order]
@@ -227,8 +264,9 @@ def _stable_matching(
         rejected = np.unique(rejected[rejected != nobody])
         pointer[rejected] += 1
         proposing = rejected[pointer[rejected] < last[rejected]]
-    matched = np.zeros(num_predictions, dtype=bool)
-    matched[holder[holder != nobody]] = True
+    matched = np.full(num_predictions, -1)
+    taken = np.flatnonzero(holder != nobody)
+    matched[holder[taken]] = taken
     return matched
 
 

@@ -124,6 +124,10 @@ class TimeAxis:
         """The snippet that stands for this second; the nearest one outside the covered range."""
         return min(max(int((seconds - self.start) // self.step), 0), self.length - 1)
 
+    def middles(self) -> np.ndarray:
+        """The second in the middle of each snippet, ``[T]``."""
+        return np.array([self.seconds(index + 0.5) for index in range(self.length)])
+
     def rescaled(self, length: int) -> "TimeAxis":
         """The same stretch of time in another number of snippets."""
         return dataclasses.replace(self, step=self.step * self.length / length, length=length)

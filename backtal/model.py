@@ -13,7 +13,7 @@ from backtal import checkpoint, hub
 from backtal.cas import BackTALOutput, frame_mask, topk_mean
 from backtal.config import LocalizationConfig, ModelConfig
 from backtal.errors import ConfigError
-from backtal.features import TimeAxis, VideoFeatures, read_features
+from backtal.features import VideoFeatures, read_features
 from backtal.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.localize import localize
 from backtal.ops import local_affinity, neighbours
@@ -122,7 +122,41 @@ class BackTALModel(nn.Module):
             return layer(x, affinity * neighbours(gains[:, :, 0], self.config.kernel_size))
         return torch.stack([layer(x * gain, affinity) for gain in gains])
 
+    def prepare(self, video: VideoFeatures | str | Path, *, ignore_spec: Collection[str] = ()) -> VideoFeatures:
+        """Read, check and rescale the features of a video as this network needs them; arguments as in `localize`.
+
+        Raises:
+            DataError: if the features do not fit the network.
+        """
+        if not isinstance(video, VideoFeatures):
+            video = read_features(video)
+        video.check(self.config.feature_dim, self.config.kernel_size, self.config.feature_spec, ignore_spec)
+        return video.rescaled(self.config.temporal_length)
+
     @torch.inference_mode()
+    def run(self, video: VideoFeatures | str | Path, *, ignore_spec: Collection[str] = ()) -> BackTALOutput:
+        """What the network, in evaluation mode, makes of one video: a batch of one.
+
+        Args:
+            video: features, or the path of a feature file that `read_features` reads.
+            ignore_spec: as in `localize`.
+
+        Raises:
+            DataError: if the features do not fit the network.
+
+        Example:
+            >>> from backtal import TimeAxis
+            >>> model = BackTALModel(ModelConfig(feature_dim=16, labels=("jump", "run"), hidden_dim=32))
+            >>> model.run(VideoFeatures("v", torch.randn(16, 50), TimeAxis.even(50, 10.0))).cas.shape
+            torch.Size([1, 3, 50])
+        """
+        training, device = self.training, self.classifier.weight.device
+        self.eval()
+        try:
+            return self(self.prepare(video, ignore_spec=ignore_spec).features[None].to(device))
+        finally:
+            self.train(training)
+
     def localize(self, video: VideoFeatures | str | Path, *, ignore_spec: Collection[str] = ()) -> Localization:
         """Find the segments of one video.
 
@@ -133,26 +167,9 @@ class BackTALModel(nn.Module):
         Raises:
             DataError: if the features do not fit the network.
         """
-        if not isinstance(video, VideoFeatures):
-            video = read_features(video)
-        output, axis = self.activations(video, ignore_spec=ignore_spec)
-        return localize(output, [axis], self.config.labels, self.localization, [video.video_id])[0]
-
-    @torch.inference_mode()
-    def activations(self, video: VideoFeatures, *, ignore_spec: Collection[str] = ()) -> tuple[BackTALOutput, TimeAxis]:
-        """Run the network on one video: its output for a batch of one, and when each of its snippets is.
-
-        Raises:
-            DataError: if the features do not fit the network.
-        """
-        video.check(self.config.feature_dim, self.config.kernel_size, self.config.feature_spec, ignore_spec)
-        video = video.rescaled(self.config.temporal_length)
-        training = self.training
-        self.eval()
-        try:
-            return self(video.features[None].to(self.classifier.weight.device)), video.axis
-        finally:
-            self.train(training)
+        video = self.prepare(video, ignore_spec=ignore_spec)
+        output = self.run(video, ignore_spec=ignore_spec)
+        return localize(output, [video.axis], self.config.labels, self.localization, [video.video_id])[0]
 
     def save_pretrained(
         self, folder: str | Path, *, facts: Mapping[str, str] | None = None, dtype: torch.dtype | None = None

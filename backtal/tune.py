@@ -198,5 +198,7 @@ def _held_out(
 
 def _look(model: BackTALModel, dataset: VideoDataset, name: str, clicks: Mapping[str, ClickTrack]) -> HeldOut:
     video = dataset.annotations.videos[name]
-    output, axis = model.activations(dataset.features(video))
-    return HeldOut(name, output, axis, frozenset(video.labels), clicks.get(name, ClickTrack(name, ())))
+    prepared = model.prepare(dataset.features(video))
+    return HeldOut(
+        name, model.run(prepared), prepared.axis, frozenset(video.labels), clicks.get(name, ClickTrack(name, ()))
+    )

@@ -23,7 +23,7 @@ def video():
 
 def test_probabilities_are_averaged(video):
     models = [model(seed) for seed in range(3)]
-    outputs = [m.activations(video)[0] for m in models]
+    outputs = [m.run(video) for m in models]
     cas = sum(o.cas.softmax(1) for o in outputs) / 3
     scores = sum(o.scores.softmax(1) for o in outputs) / 3
     by_hand = outputs[0]._replace(cas=cas.log(), scores=scores.log())

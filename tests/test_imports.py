@@ -9,9 +9,10 @@ import backtal
 
 PACKAGE = Path(backtal.__file__).parent
 ORDER = [
-    *("errors", "files", "segments", "clicks", "features", "npy", "config", "presets", "annotations", "datasets"),
-    *("layouts", "check", "ops", "layers", "cas", "losses", "localize", "checkpoint", "hub", "model", "ensemble"),
-    *("convert", "info", "evaluate", "train", "tune", "experiment", "plot", "demo", "cli", "__main__"),
+    *("errors", "files", "segments", "predictions", "clicks", "features", "npy", "config", "presets", "annotations"),
+    *("datasets", "layouts", "check", "ops", "layers", "cas", "losses", "localize", "checkpoint", "hub", "model"),
+    *("ensemble", "convert", "info", "evaluate", "topk", "diagnose", "train", "tune", "experiment", "plot", "report"),
+    *("export", "demo", "cli", "__main__"),
 ]
 HEAVY = ["triton", "torchvision", "matplotlib", "av", "starlette", "pandas", "accelerate"]
 

@@ -3,7 +3,7 @@
 import click
 
 from backtal import __version__
-from backtal.cli import data, models, research
+from backtal.cli import data, exports, models, pictures, research
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,6 +17,7 @@ def main() -> None:
     backtal localize DATA --model RUN --out FOUND.json find the actions
     backtal evaluate FOUND.json --data DATA            compare with the ground truth
     backtal dataset check DATA                         what is missing, what does not line up
+    backtal report RUN --data DATA --out REPORT.html   numbers, errors and pictures on one page
     """
 
 
@@ -26,6 +27,11 @@ for _command in (
     models.evaluate,
     models.tune,
     data.dataset,
+    exports.export,
+    exports.predictions,
+    pictures.diagnose,
+    pictures.plot,
+    pictures.report,
     research.recipes,
     research.convert,
     research.info,

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from backtal.errors import BackTALError
+from backtal.errors import BackTALError, DataError
 
 
 class Command(click.Command):
@@ -18,7 +18,7 @@ class Command(click.Command):
         except BackTALError as failure:
             click.echo(f"backtal {self.name}: {failure}", err=True)
             ctx.exit(2)
-        except OSError as failure:
+        except (OSError, ImportError) as failure:
             click.echo(f"backtal {self.name}: {failure}", err=True)
             ctx.exit(1)
 
@@ -28,3 +28,16 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     from backtal.files import read_lines
 
     return tuple(read_lines(path)) if path else None
+
+
+def thresholds(protocol_name: str | None, tiou: str | None, default: str) -> tuple[float, ...]:
+    """The tIoU thresholds that the options --protocol and --tiou ask for.
+
+    Raises:
+        DataError: if both are given.
+    """
+    from backtal.presets import protocol, tiou_range
+
+    if protocol_name and tiou:
+        raise DataError("--protocol and --tiou exclude each other")
+    return protocol(protocol_name) if protocol_name else tiou_range(tiou or default)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from backtal.cli.command import Command
+from backtal.cli.command import Command, thresholds
 from backtal.errors import DataError
 
 
@@ -190,14 +190,11 @@ def evaluate(
     """
     from backtal.datasets import DatasetFolder
     from backtal.evaluate import evaluate as evaluate_detections
-    from backtal.presets import protocol, tiou_range
     from backtal.segments import read_predictions
 
-    if protocol_name and tiou:
-        raise DataError("--protocol and --tiou exclude each other")
-    thresholds = protocol(protocol_name) if protocol_name else tiou_range(tiou or "0.1:0.7:0.1")
+    tious = thresholds(protocol_name, tiou, "0.1:0.7:0.1")
     truth = [video.ground_truth for video in DatasetFolder(data).annotations.subset(subset)]
-    report = evaluate_detections(read_predictions(predictions), truth, thresholds, f1_score=f1_score)
+    report = evaluate_detections(read_predictions(predictions), truth, tious, f1_score=f1_score)
     if report.unknown_videos:
         click.echo(f"{len(report.unknown_videos)} predicted videos are not in subset {subset!r}", err=True)
     click.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))

@@ -14,6 +14,8 @@ from backtal.ops import blas
 
 def blas_form(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int, layout: str) -> Tensor:
     """See `backtal.ops.affinity_conv1d`; arguments are already checked and affinity is ``[S, B, K, T]``."""
+    if layout == "per_tap" and torch.compiler.is_exporting():
+        return blas.exportable(x, weight, affinity, dilation)
     # In eager mode the products stay visible to profilers and operation counters.
     if layout == "per_tap" and torch.compiler.is_compiling():
         return per_tap(x, weight, affinity, dilation, "blas")

@@ -1,7 +1,7 @@
-"""Pictures of what was found in a video. Needs matplotlib: ``pip install "backtal[plot]"``."""
+"""One video over time: truth, clicks, what models see and find, frames."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,18 +9,17 @@ from numpy.typing import ArrayLike
 from backtal.clicks import ClickTrack
 from backtal.errors import DataError
 from backtal.features import TimeAxis
+from backtal.plot.style import FOREGROUND, INK, TRUTH, Style, new_figure, styles_of
 from backtal.segments import Localization, Segment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; hatching and dashes repeat it for grey print.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C7A00")
-_HATCHES = ("", "////", "....", r"\\\\", "xxxx", "||||", "oo")
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)), (0, (3, 1)), (0, (8, 2)), "-.")
-_TRUTH, _FOREGROUND, _INK = "#E4E4E4", "#777777", "#222222"
+Frames = Sequence[tuple[float, ArrayLike]] | Callable[[float], ArrayLike]
+
 _LETTER = 0.0085  # width of a letter on a bar, as a fraction of the row
+_NUM_FRAMES, _ROW_WIDTH = 10, 8.6  # pictures in a row, and its width in inches
 
 
 def timeline(
@@ -32,6 +31,7 @@ def timeline(
     labels: Sequence[str] = (),
     axis: TimeAxis | None = None,
     clicks: ClickTrack | None = None,
+    frames: Frames | None = None,
     least_score: float = 0.2,
     title: str | None = None,
 ) -> "Figure":
@@ -49,6 +49,8 @@ def timeline(
         labels: names of the C classes, in the order of `frame_scores`; they fix the colours as well.
         axis: when each snippet is; evenly over the duration where None.
         clicks: shown under the true segments.
+        frames: pictures from the video, ``[H, W, 3]`` uint8 or in [0, 1]: pairs of second and picture, of which those
+            nearest to ten even moments are drawn, or a function of the second.
         least_score: found segments below are left out.
         title: heading.
 
@@ -66,27 +68,20 @@ def timeline(
         >>> [axes.get_label() for axes in figure.axes]
         ['truth', 'BackTAL: segments']
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError:
-        raise ImportError('pictures need matplotlib: pip install "backtal[plot]"') from None
-
     found = {name: video.above(least_score) for name, video in (found or {}).items()}
     frame_scores, foreground = frame_scores or {}, foreground or {}
-    styles = _styles(labels, [truth, *found.values()])
+    styles = styles_of(labels, [truth, *found.values()])
     models = list(dict.fromkeys([*found, *frame_scores, *foreground]))
 
-    rows = [("truth", 0.3 * (1 + max(_lanes(truth), default=0)) + 0.3 * bool(clicks))]
+    pictures = _pick(frames, truth.duration) if frames is not None else []
+    rows = [("frames", _height(pictures))] if pictures else []
+    rows += [("truth", 0.3 * (1 + max(_lanes(truth), default=0)) + 0.3 * bool(clicks))]
     for name in models:
         if name in frame_scores or name in foreground:
             rows.append((f"{name}: scores", 1.0))
         if name in found:
             rows.append((f"{name}: segments", 0.24 * (1 + max(_lanes(found[name]), default=0))))
-    figure = Figure(
-        figsize=(9, 1.3 + sum(height + 0.2 for _, height in rows)),
-        layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.05),
-    )
+    figure = new_figure(9, 1.3 + sum(height + 0.2 for _, height in rows))
     grid = figure.subplots(
         len(rows), sharex=True, squeeze=False, gridspec_kw={"height_ratios": [height for _, height in rows]}
     )
@@ -95,6 +90,8 @@ def timeline(
         axes[name] = ax
         _prepare(ax, name, truth)
 
+    if pictures:
+        _draw_frames(axes["frames"], pictures, truth.duration)
     _draw_truth(axes["truth"], truth, clicks, styles)
     for name in models:
         if f"{name}: scores" in axes:
@@ -103,7 +100,7 @@ def timeline(
         if name in found:
             _draw_bars(axes[f"{name}: segments"], found[name], styles, lambda segment: f"{segment.score:.2f}")
         first = axes.get(f"{name}: scores") or axes[f"{name}: segments"]
-        first.set_title(name, loc="left", fontsize=9, fontweight="bold", color=_INK, pad=4)
+        first.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK, pad=4)
     last = grid[-1, 0]
     last.set_xlabel("time (s)", fontsize=9)
     last.tick_params(axis="x", length=3, labelbottom=True, labelsize=8)
@@ -120,22 +117,6 @@ def timeline(
         handleheight=1.1,
     )
     return figure
-
-
-class _Style(NamedTuple):
-    """How a class looks."""
-
-    colour: str
-    hatch: str
-    dash: Any
-
-
-def _styles(labels: Sequence[str], videos: Iterable[Localization]) -> dict[str, _Style]:
-    """A style for every label that occurs; its place among all labels decides which."""
-    occurring = {segment.label for video in videos for segment in video}
-    order = list(dict.fromkeys([*labels, *sorted(occurring)]))
-    looks = [_Style(*look) for look in zip(_COLOURS, _HATCHES, _DASHES, strict=True)]
-    return {label: looks[i % len(looks)] for i, label in enumerate(order) if label in occurring}
 
 
 def _lanes(segments: Iterable[Segment]) -> list[int]:
@@ -167,13 +148,13 @@ def _prepare(ax: "Axes", name: str, truth: Localization) -> None:
     ax.set_xlim(0, truth.duration)
     ax.spines[:].set_visible(False)
     ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False, labelsize=8)
-    if name != "truth":
+    if name not in ("truth", "frames"):
         for segment in truth:
-            ax.axvspan(segment.start, segment.end, color=_TRUTH, linewidth=0, zorder=0)
+            ax.axvspan(segment.start, segment.end, color=TRUTH, linewidth=0, zorder=0)
 
 
 def _draw_bars(
-    ax: "Axes", video: Localization, styles: Mapping[str, _Style], text: Callable[[Segment], str], opaque: bool = False
+    ax: "Axes", video: Localization, styles: Mapping[str, Style], text: Callable[[Segment], str], opaque: bool = False
 ) -> None:
     """Segments as bars, in as many lanes as it takes that none covers another; a text where it fits."""
     lanes = _lanes(video)
@@ -192,16 +173,47 @@ def _draw_bars(
         )
         if segment.duration > (len(text(segment)) + 2) * _LETTER * video.duration:
             middle, box = (segment.start + segment.end) / 2, {"facecolor": "white", "linewidth": 0, "pad": 1.2}
-            ax.text(middle, lane, text(segment), fontsize=7, color=_INK, ha="center", va="center", bbox=box)
+            ax.text(middle, lane, text(segment), fontsize=7, color=INK, ha="center", va="center", bbox=box)
     ax.set_ylim(max(lanes, default=0) + 0.5, -0.5)
 
 
-def _draw_truth(ax: "Axes", truth: Localization, clicks: ClickTrack | None, styles: Mapping[str, _Style]) -> None:
+def _pick(frames: Frames, duration: float) -> list[tuple[float, np.ndarray]]:
+    """The pictures to draw, each with its second."""
+    moments = [(i + 0.5) / _NUM_FRAMES * duration for i in range(_NUM_FRAMES)]
+    if callable(frames):
+        chosen = [(moment, frames(moment)) for moment in moments]
+    else:
+        seconds = np.array([second for second, _ in frames])
+        chosen = [frames[index] for index in sorted({int(np.abs(seconds - moment).argmin()) for moment in moments})]
+    pictures = [(float(second), np.asarray(picture)) for second, picture in chosen]
+    for second, picture in pictures:
+        if picture.ndim != 3 or picture.shape[2] != 3:
+            raise DataError(f"the frame at {second:g} s must be [H, W, 3], got shape {picture.shape}")
+    return pictures
+
+
+def _height(pictures: Sequence[tuple[float, np.ndarray]]) -> float:
+    """Inches that pictures side by side are high."""
+    return max(_ROW_WIDTH / _NUM_FRAMES * picture.shape[0] / picture.shape[1] for _, picture in pictures)
+
+
+def _draw_frames(ax: "Axes", pictures: Sequence[tuple[float, np.ndarray]], duration: float) -> None:
+    """Pictures side by side along the time axis, with their seconds above."""
+    width = 1 / _NUM_FRAMES
+    for second, picture in pictures:
+        place = min(max(int(second / duration / width), 0), _NUM_FRAMES - 1)
+        inset = ax.inset_axes((place * width, 0, width * 0.96, 1), label=f"frame at {second:g} s")
+        inset.imshow(picture, aspect="equal", interpolation="antialiased")
+        inset.set_axis_off()
+        inset.set_title(f"{second:.1f} s", fontsize=6.5, color=INK, pad=2)
+
+
+def _draw_truth(ax: "Axes", truth: Localization, clicks: ClickTrack | None, styles: Mapping[str, Style]) -> None:
     _draw_bars(ax, truth, styles, lambda segment: segment.label, opaque=True)
-    ax.set_title("ground truth", loc="left", fontsize=9, fontweight="bold", color=_INK, pad=4)
+    ax.set_title("ground truth", loc="left", fontsize=9, fontweight="bold", color=INK, pad=4)
     if clicks:
         below = ax.get_ylim()[0] + 0.4
-        ax.plot(clicks.times(), [below] * len(clicks.times()), "^", color=_INK, markersize=6, clip_on=False)
+        ax.plot(clicks.times(), [below] * len(clicks.times()), "^", color=INK, markersize=6, clip_on=False)
         ax.set_ylim(below + 0.4, -0.5)
 
 
@@ -213,7 +225,7 @@ def _draw_curves(
     labels: Sequence[str],
     axis: TimeAxis | None,
     duration: float,
-    styles: Mapping[str, _Style],
+    styles: Mapping[str, Style],
 ) -> None:
     ax.set_ylim(0, 1.02)
     ax.set_yticks([0, 0.5, 1])
@@ -221,7 +233,7 @@ def _draw_curves(
     ax.spines["left"].set_visible(True)
     if foreground is not None:
         weight = np.asarray(foreground, dtype=np.float64).reshape(-1)
-        ax.plot(_times(len(weight), axis, duration), weight, ":", color=_FOREGROUND, linewidth=1.1)
+        ax.plot(_times(len(weight), axis, duration), weight, ":", color=FOREGROUND, linewidth=1.1)
     if scores is None:
         return
     rows = np.asarray(scores, dtype=np.float64)
@@ -238,11 +250,10 @@ def _draw_curves(
 
 def _times(length: int, axis: TimeAxis | None, duration: float) -> np.ndarray:
     """The second in the middle of each snippet."""
-    axis = (axis or TimeAxis.even(length, duration)).rescaled(length)
-    return np.array([axis.seconds(index + 0.5) for index in range(length)])
+    return (axis or TimeAxis.even(length, duration)).rescaled(length).middles()
 
 
-def _legend(styles: Mapping[str, _Style], foreground: bool, clicks: ClickTrack | None) -> list[Any]:
+def _legend(styles: Mapping[str, Style], foreground: bool, clicks: ClickTrack | None) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -251,7 +262,7 @@ def _legend(styles: Mapping[str, _Style], foreground: bool, clicks: ClickTrack |
         for label, style in styles.items()
     ]
     if foreground:
-        handles.append(Line2D([], [], linestyle=":", color=_FOREGROUND, label="foreground weight"))
+        handles.append(Line2D([], [], linestyle=":", color=FOREGROUND, label="foreground weight"))
     if clicks:
-        handles.append(Line2D([], [], linestyle="", marker="^", color=_INK, label="background click"))
+        handles.append(Line2D([], [], linestyle="", marker="^", color=INK, label="background click"))
     return handles

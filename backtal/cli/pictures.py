@@ -1,0 +1,192 @@
+"""See how a model does: the diagnosis, pictures, the report."""
+
+import json
+from pathlib import Path
+
+import click
+
+from backtal.cli.command import Command, thresholds
+
+
+@click.command(cls=Command)
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder.")
+@click.option("--subset", default="test", show_default=True, help="Subset to compare with.")
+@click.option("--protocol", help="Thresholds of a benchmark: thumos14, activitynet, hacs, beoid.")
+@click.option("--tiou", help="Thresholds as FIRST:LAST:STEP, or one.  [default: 0.5]")
+@click.option("--bins", help="DETAD's groups of instances: thumos14 or activitynet.  [default: fifths of DATA]")
+@click.option("--model", help="Also measure its top-k frames; DATA needs features.")
+@click.option("--figure", type=click.Path(path_type=Path), help="Picture to write (.png, .svg, .pdf).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def diagnose(
+    predictions: Path,
+    data: Path,
+    subset: str,
+    protocol: str | None,
+    tiou: str | None,
+    bins: str | None,
+    model: str | None,
+    figure: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Sort the errors of PREDICTIONS by kind, and say what each kind costs and which instances are missed.
+
+    \b
+    Examples:
+      backtal diagnose predictions.json --data DATA --figure errors.png
+      backtal diagnose predictions.json --data DATA --model RUN --json
+    """
+    from dataclasses import replace
+
+    from backtal.datasets import DatasetFolder
+    from backtal.diagnose import diagnose as diagnose_detections
+    from backtal.model import BackTALModel
+    from backtal.plot import diagnosis_figure, save
+    from backtal.segments import read_predictions
+    from backtal.topk import measure_top_frames
+
+    dataset = DatasetFolder(data)
+    truth = [video.ground_truth for video in dataset.annotations.subset(subset)]
+    found = diagnose_detections(read_predictions(predictions), truth, thresholds(protocol, tiou, "0.5"), bins=bins)
+    if model:
+        found = replace(found, top_frames=measure_top_frames(BackTALModel.from_pretrained(model), dataset, subset))
+    if figure:
+        save(diagnosis_figure(found, title=predictions.name), figure)
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+
+
+@click.command(cls=Command)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="HTML file to write.")
+@click.option("--predictions", type=click.Path(path_type=Path), help="What RUN found.  [default: localize now]")
+@click.option("--subset", default="test", show_default=True, help="Subset to measure on.")
+@click.option("--protocol", help="Thresholds of a benchmark: thumos14, activitynet, hacs, beoid.")
+@click.option("--tiou", help="Thresholds as FIRST:LAST:STEP, last included.  [default: 0.1:0.7:0.1]")
+@click.option("--f1-score", type=float, default=0.45, show_default=True, help="Least score that counts for F1.")
+@click.option("--videos", type=click.Path(path_type=Path), help="Folder of the video files, to link to.")
+@click.option("--show", type=click.IntRange(min=0), default=3, show_default=True, help="Worst and best videos to show.")
+def report(
+    runs: tuple[str, ...],
+    data: Path,
+    out: Path,
+    predictions: Path | None,
+    subset: str,
+    protocol: str | None,
+    tiou: str | None,
+    f1_score: float,
+    videos: Path | None,
+    show: int,
+) -> None:
+    r"""Write one HTML file on RUN: numbers, errors, pictures, worst and best videos, settings.
+
+    Several runs, of different seeds say, are put side by side; what is shown in detail is the first. A RUN is a run
+    folder or a name that `backtal localize --model` takes.
+
+    \b
+    Examples:
+      backtal report RUN --data DATA --out report.html
+      backtal report runs/seed0 runs/seed1 runs/seed2 --data DATA --videos clips --out report.html
+    """
+    from backtal.datasets import DatasetFolder
+    from backtal.report import measure, write_report
+
+    tious = thresholds(protocol, tiou, "0.1:0.7:0.1")
+    measured = measure(runs, DatasetFolder(data), subset=subset, predictions=predictions, tiou=tious, f1_score=f1_score)
+    write_report(measured, out, videos=videos, show=show)
+    click.echo(f"wrote {out}", err=True)
+
+
+@click.group()
+def plot() -> None:
+    r"""Draw pictures. The ending of the file, .png, .svg or .pdf, says what is written.
+
+    \b
+    backtal plot timeline DATA --model RUN --video NAME --out video.png   one video, over time
+    backtal plot affinity DATA --model RUN --video NAME --out alike.png   which frames look alike to the network
+    backtal plot training RUN --out loss.png                              the loss over the epochs
+    backtal plot curves FOUND.json --data DATA --out curves.png           precision over recall
+    """
+
+
+_MODEL = click.option("--model", "names", multiple=True, required=True, help="Run folder or name. Repeatable.")
+_OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Picture to write.")
+_DATA = click.argument("data", type=click.Path(path_type=Path))
+
+
+@plot.command("timeline", cls=Command)
+@_DATA
+@_MODEL
+@click.option("--video", required=True, help="Name of the video.")
+@click.option("--clicks", multiple=True, help="Click file to show. Repeatable.")
+@click.option("--least-score", type=float, default=0.2, show_default=True, help="Leave weaker segments out.")
+@_OUT
+def timeline(
+    data: Path, names: tuple[str, ...], video: str, clicks: tuple[str, ...], least_score: float, out: Path
+) -> None:
+    """Draw a video: ground truth, clicks, and what each model sees and finds."""
+    from backtal.datasets import DatasetFolder
+    from backtal.model import BackTALModel
+    from backtal.plot import save, timeline_of_video
+
+    dataset = DatasetFolder(data)
+    models = {name: BackTALModel.from_pretrained(name) for name in names}
+    track = dataset.clicks(dataset.click_files(clicks)).get(video) if clicks else None
+    shown = dataset.annotations.video(video)
+    save(timeline_of_video(shown, dataset, models, clicks=track, least_score=least_score), out)
+
+
+@plot.command("affinity", cls=Command)
+@_DATA
+@click.option("--model", "name", required=True, help="Run folder or name.")
+@click.option("--video", required=True, help="Name of the video.")
+@click.option(
+    "--second", "seconds", type=float, multiple=True, help="Frame to compare with its neighbours. Repeatable."
+)
+@click.option("--neighbours", type=int, default=31, show_default=True, help="How many frames to compare with, odd.")
+@_OUT
+def affinity(data: Path, name: str, video: str, seconds: tuple[float, ...], neighbours: int, out: Path) -> None:
+    """Draw how alike the network finds a frame and its neighbours."""
+    from backtal.datasets import DatasetFolder
+    from backtal.model import BackTALModel
+    from backtal.plot import affinity_of_video, save
+
+    dataset = DatasetFolder(data)
+    model, shown = BackTALModel.from_pretrained(name), dataset.annotations.video(video)
+    save(affinity_of_video(shown, dataset, model, seconds or None, neighbours=neighbours), out)
+
+
+@plot.command("training", cls=Command)
+@click.argument("run", type=click.Path(path_type=Path))
+@_OUT
+def training(run: Path, out: Path) -> None:
+    """Draw the loss of RUN and its terms over the epochs."""
+    from backtal.plot import save, training_curves
+    from backtal.train import LOG_FILE
+
+    save(training_curves(run / LOG_FILE, title=run.name), out)
+
+
+@plot.command("curves", cls=Command)
+@click.argument("predictions", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder.")
+@click.option("--subset", default="test", show_default=True, help="Subset to compare with.")
+@click.option("--tiou", type=float, help="Precision over recall at this threshold.  [default: mAP over all thresholds]")
+@click.option("--label", "labels", multiple=True, help="Also draw this class alone. Repeatable.")
+@_OUT
+def curves(
+    predictions: tuple[Path, ...], data: Path, subset: str, tiou: float | None, labels: tuple[str, ...], out: Path
+) -> None:
+    """Draw mAP over tIoU of PREDICTIONS, one file or several, or with --tiou precision over recall."""
+    from backtal.datasets import DatasetFolder
+    from backtal.evaluate import evaluate
+    from backtal.plot import map_over_tiou, precision_recall, save
+    from backtal.segments import read_predictions
+
+    truth = [video.ground_truth for video in DatasetFolder(data).annotations.subset(subset)]
+    found = {path.stem: read_predictions(path) for path in predictions}
+    if tiou is None:
+        tious = thresholds(None, None, "0.1:0.9:0.1")
+        save(map_over_tiou({name: evaluate(videos, truth, tious) for name, videos in found.items()}), out)
+    else:
+        save(precision_recall(found, truth, tiou=tiou, labels=labels), out)

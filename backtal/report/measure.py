@@ -1,0 +1,135 @@
+"""Everything that a report shows, measured."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from backtal.annotations import Video
+from backtal.datasets import VideoDataset
+from backtal.diagnose import Diagnosis, VideoScore, diagnose, rank_videos
+from backtal.errors import DataError
+from backtal.evaluate import DetectionReport, evaluate
+from backtal.files import progress, read_json
+from backtal.model import BackTALModel
+from backtal.plot.curves import read_log
+from backtal.segments import Localization, read_predictions
+from backtal.topk import measure_top_frames
+from backtal.train import LOG_FILE, RECIPE_FILE
+
+DEFAULT_TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredRun:
+    """One run: its model, what it finds, and how well.
+
+    Attributes:
+        name: what to call it.
+        model: the network.
+        found: by video, in the order of the subset.
+        report: against the ground truth.
+        recipe: ``recipe.json`` of the run folder; None for a checkpoint that has none.
+        log: rows of ``log.jsonl``; empty where there is none.
+    """
+
+    name: str
+    model: BackTALModel
+    found: list[Localization]
+    report: DetectionReport
+    recipe: dict[str, Any] | None
+    log: list[dict[str, float]]
+
+    @property
+    def seed(self) -> str:
+        """The seed of the training, where known."""
+        if self.recipe:
+            return str(self.recipe["training"]["seed"])
+        stated = re.search(r"\bseed (\d+)", self.model.facts.get("training", ""))
+        return stated[1] if stated else "not known"
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a report shows. `diagnosis` and `ranked` are of the first run, the diagnosis at tIoU 0.5.
+
+    Attributes:
+        dataset: measured on.
+        subset: of the dataset.
+        videos: of the subset.
+        runs: one or more.
+        diagnosis: errors by kind, with the top-k frames.
+        ranked: the videos, the worst first.
+    """
+
+    dataset: VideoDataset
+    subset: str
+    videos: list[Video]
+    runs: list[MeasuredRun]
+    diagnosis: Diagnosis
+    ranked: list[VideoScore]
+
+    @property
+    def runs_differ_in_seed(self) -> bool:
+        """Whether there are several runs of one recipe: then their mean and spread say something."""
+        recipes = [run.recipe and _without_seed(run.recipe) for run in self.runs]
+        return len(recipes) > 1 and recipes[0] is not None and all(recipe == recipes[0] for recipe in recipes)
+
+
+def measure(
+    names: Sequence[str],
+    dataset: VideoDataset,
+    *,
+    subset: str = "test",
+    predictions: str | Path | None = None,
+    tiou: Sequence[float] = DEFAULT_TIOU,
+    f1_score: float = 0.45,
+) -> Measured:
+    """Load runs, localize the videos of a subset, evaluate and diagnose.
+
+    Args:
+        names: run folders, or names that `BackTALModel.from_pretrained` knows; runs that differ in their seed, say.
+        dataset: with features and ground truth.
+        subset: its videos to measure on.
+        predictions: a file of what the run found; localized anew where None.
+        tiou: temporal IoU thresholds of the mAP.
+        f1_score: least score of a segment to count for F1.
+
+    Raises:
+        DataError: if predictions are given for several runs, or anything does not fit.
+    """
+    if predictions is not None and len(names) > 1:
+        raise DataError("a predictions file belongs to one run; leave it out to compare several")
+    videos = dataset.annotations.subset(subset)
+    truth = [video.ground_truth for video in videos]
+    runs = []
+    for name, shown in zip(names, _shown(names), strict=True):
+        model = BackTALModel.from_pretrained(name)
+        if predictions is not None:
+            by_video = {found.video_id: found for found in read_predictions(predictions)}
+            found = [replace(by_video.get(t.video_id, t), duration=t.duration) for t in truth]
+            found = [f if f.video_id in by_video else replace(f, segments=()) for f in found]
+        else:
+            bar = progress(videos, desc=f"localizing with {shown}", unit="video", leave=False)
+            found = [model.localize(dataset.features(video)) for video in bar]
+        report = evaluate(found, truth, tiou, f1_score=f1_score)
+        folder = Path(name)
+        recipe = read_json(folder / RECIPE_FILE) if (folder / RECIPE_FILE).is_file() else None
+        log = read_log(folder / LOG_FILE) if (folder / LOG_FILE).is_file() else []
+        runs.append(MeasuredRun(shown, model, found, report, recipe, log))
+    first = runs[0]
+    top_frames = measure_top_frames(first.model, dataset, subset)
+    diagnosis = replace(diagnose(first.found, truth), top_frames=top_frames)
+    return Measured(dataset, subset, videos, runs, diagnosis, rank_videos(first.found, truth, tiou, f1_score=f1_score))
+
+
+def _without_seed(recipe: dict[str, Any]) -> dict[str, Any]:
+    training = {name: value for name, value in recipe["training"].items() if name != "seed"}
+    return {**recipe, "training": training, "data": None}
+
+
+def _shown(names: Sequence[str]) -> list[str]:
+    """Short names that tell the runs apart: the last part of each path, or all of it."""
+    short = [Path(name).resolve().name if Path(name).is_dir() else name for name in names]
+    return [short[i] if short.count(short[i]) == 1 else str(name) for i, name in enumerate(names)]
