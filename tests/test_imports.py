@@ -10,10 +10,25 @@ import backtal
 PACKAGE = Path(backtal.__file__).parent
 ORDER = [
     *("errors", "files", "segments", "clicks", "features", "npy", "config", "presets", "annotations", "datasets"),
-    *("layouts", "check", "ops", "layers", "cas", "losses", "localize", "hub", "model", "convert", "info", "evaluate"),
+    *(
+        "layouts",
+        "check",
+        "ops",
+        "layers",
+        "cas",
+        "losses",
+        "localize",
+        "video",
+        "stream",
+        "hub",
+        "model",
+        "convert",
+        "info",
+        "evaluate",
+    ),
     *("train", "experiment", "plot", "demo", "cli", "__main__"),
 ]
-HEAVY = ["triton", "torchvision", "matplotlib", "av", "starlette", "pandas", "accelerate"]
+HEAVY = ["triton", "torchvision", "matplotlib", "av", "cv2", "timm", "ray", "starlette", "pandas", "accelerate"]
 
 
 def test_imports_point_upwards():

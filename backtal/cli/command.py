@@ -18,6 +18,11 @@ class Command(click.Command):
         except BackTALError as failure:
             click.echo(f"backtal {self.name}: {failure}", err=True)
             ctx.exit(2)
+        except ImportError as failure:
+            if "pip install" not in str(failure):
+                raise
+            click.echo(f"backtal {self.name}: {failure}", err=True)
+            ctx.exit(1)
         except OSError as failure:
             click.echo(f"backtal {self.name}: {failure}", err=True)
             ctx.exit(1)

@@ -65,18 +65,34 @@ def train(
 @click.option("--subset", default="test", show_default=True, help="Subset of a dataset folder.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Predictions file to write (JSON).")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one localization setting.")
-def localize(inputs: tuple[Path, ...], model_name: str, subset: str, out: Path, settings: tuple[str, ...]) -> None:
-    r"""Find the actions in INPUTS: dataset folders or feature files (.npz).
+@click.option("--extractor", "extractor_name", help="For videos.  [default: the one the checkpoint names]")
+@click.option(
+    "--weights", multiple=True, type=click.Path(path_type=Path), help="The extractor's state dict; i3d: RGB, then flow."
+)
+@click.option("--keep-damaged", is_flag=True, help="Use what can be decoded of damaged videos.")
+def localize(
+    inputs: tuple[Path, ...],
+    model_name: str,
+    subset: str,
+    out: Path,
+    settings: tuple[str, ...],
+    extractor_name: str | None,
+    weights: tuple[Path, ...],
+    keep_damaged: bool,
+) -> None:
+    r"""Find the actions in INPUTS: dataset folders, feature files (.npz) or videos.
 
     \b
     Examples:
       backtal localize DATA --model RUN --out predictions.json
+      backtal localize video.mp4 --model RUN --out predictions.json
       backtal localize a.npz b.npz --model RUN --out predictions.json --set nms_threshold=0.4
     """
     from backtal.config import Recipe
     from backtal.files import progress
     from backtal.model import BackTALModel
     from backtal.segments import write_predictions
+    from backtal.video import is_video
 
     model = BackTALModel.from_pretrained(model_name)
     changed = Recipe(model=model.config, localization=model.localization).with_settings(settings)
@@ -84,21 +100,25 @@ def localize(inputs: tuple[Path, ...], model_name: str, subset: str, out: Path, 
         raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
     model.localization = changed.localization
     videos = [video for path in inputs for video in _videos(path, subset)]
-    found = [model.localize(read()) for read in progress(videos, desc="localizing", unit="video")]
+    options = {}
+    if any(isinstance(video, Path) and is_video(video) for video in videos):
+        options = {"extractor": model.extractor(extractor_name, weights), "keep_damaged": keep_damaged}
+    found = []
+    for video in progress(videos, desc="localizing", unit="video"):
+        found.append(model.localize(video, **options) if isinstance(video, Path) else model.localize(video()))
     write_predictions(out, found)
     click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
 
 
-def _videos(path: Path, subset: str) -> Iterator[Callable]:
-    """What to read: each video of a dataset folder's subset, or one feature file."""
+def _videos(path: Path, subset: str) -> Iterator[Path | Callable]:
+    """What to localize: each video of a dataset folder's subset, or one file."""
     from backtal.datasets import DatasetFolder
-    from backtal.features import read_features
 
     if path.is_dir():
         folder = DatasetFolder(path)
         yield from ((lambda video=video: folder.features(video)) for video in folder.annotations.subset(subset))
     else:
-        yield lambda: read_features(path)
+        yield path
 
 
 @click.command(cls=Command)
