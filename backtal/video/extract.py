@@ -303,7 +303,9 @@ def pending(paths: Sequence[str | Path], spec: FeatureSpec, out: str | Path) -> 
             left.append(path)
             continue
         if wrong := stored.mismatches(spec):
-            raise DataError(f"{target}: made otherwise: {'; '.join(wrong)} (there: now); choose another folder")
+            raise DataError(
+                f"{target}: made otherwise: {'; '.join(wrong)} (here: the file, there: now); choose another folder"
+            )
         report.kept.append(str(target))
     return report, list(dict.fromkeys(left))
 
