@@ -162,20 +162,36 @@ class VideoFeatures:
 
         Fields of the spec that are named in `ignore_spec` may differ.
         """
-        found_dim, length = self.features.shape
-        if found_dim != dim:
-            raise DataError(f"video {self.video_id}: features have {found_dim} channels, expected {dim}")
-        if length < min_length:
-            raise DataError(
-                f"video {self.video_id}: {length} snippet(s), fewer than the {min_length} that one kernel spans; "
-                "leave the video out or extract features with a smaller stride"
-            )
-        if spec is not None and self.spec is not None and (wrong := self.spec.mismatches(spec, ignore_spec)):
-            raise DataError(
-                f"video {self.video_id}: its features differ from what the model was trained on: {'; '.join(wrong)} "
-                "(here: the features, there: the model); to use them all the same, name the fields in ignore_spec "
-                "(--ignore-spec)"
-            )
+        check_fit(self.video_id, self.features.shape[0], self.spec, dim, spec, ignore_spec)
+        check_length(self.video_id, self.features.shape[1], min_length)
+
+
+def check_fit(
+    video_id: str,
+    found_dim: int,
+    found: FeatureSpec | None,
+    dim: int,
+    spec: FeatureSpec | None,
+    ignore_spec: Collection[str] = (),
+) -> None:
+    """Raise DataError where features of `found_dim` channels, made as `found` says, are not those a network takes."""
+    if found_dim != dim:
+        raise DataError(f"video {video_id}: features have {found_dim} channels, expected {dim}")
+    if spec is not None and found is not None and (wrong := found.mismatches(spec, ignore_spec)):
+        raise DataError(
+            f"video {video_id}: its features differ from what the model was trained on: {'; '.join(wrong)} "
+            "(here: the features, there: the model); to use them all the same, name the fields in ignore_spec "
+            "(--ignore-spec)"
+        )
+
+
+def check_length(video_id: str, length: int, min_length: int) -> None:
+    """Raise DataError where a video has fewer snippets than one kernel spans."""
+    if length < min_length:
+        raise DataError(
+            f"video {video_id}: {length} snippet(s), fewer than the {min_length} that one kernel spans; "
+            "leave the video out or extract features with a smaller stride"
+        )
 
 
 def read_features(path: str | Path, *, duration: float | None = None, num_frames: int | None = None) -> VideoFeatures:
@@ -196,13 +212,30 @@ def read_features(path: str | Path, *, duration: float | None = None, num_frames
     path = Path(path)
     arrays = _load_npz(path)
     features = torch.from_numpy(stack_channels(arrays, path))
+    axis, spec = read_axis(arrays, path, *features.shape, duration=duration, num_frames=num_frames)
+    return VideoFeatures(path.stem, features, axis, spec)
+
+
+def read_axis(
+    arrays: Mapping[str, np.ndarray],
+    path: str | Path,
+    dim: int,
+    length: int,
+    *,
+    duration: float | None = None,
+    num_frames: int | None = None,
+) -> tuple[TimeAxis, FeatureSpec | None]:
+    """The time axis and the spec that the arrays of a feature file give for features ``[dim, length]``.
+
+    Raises:
+        DataError: naming `path`, if they are malformed or say nothing about the duration.
+    """
     spec = None
     if "spec" in arrays:
         try:
             spec = FeatureSpec.from_dict(json.loads(str(arrays["spec"])))
         except (json.JSONDecodeError, TypeError, ConfigError) as failure:
             raise DataError(f"{path}: spec: {failure}") from None
-    dim, length = features.shape
     if spec is not None and spec.dim is not None and spec.dim != dim:
         raise DataError(f"{path}: {dim} channels, but its spec says {spec.dim}")
     if duration is None and "duration" in arrays:
@@ -222,13 +255,13 @@ def read_features(path: str | Path, *, duration: float | None = None, num_frames
         axis = dataclasses.replace(axis, start=float(arrays["start"]), step=float(arrays["step"]))
         if not (math.isfinite(axis.start) and math.isfinite(axis.step) and axis.step > 0):
             raise DataError(f"{path}: start {axis.start} and step {axis.step} are no seconds of a time axis")
-    return VideoFeatures(path.stem, features, axis, spec)
+    return axis, spec
 
 
 def write_features(path: str | Path, video: VideoFeatures, *, half: bool = True) -> None:
     """Write a feature file that `read_features` reads, atomically; float16 unless `half` is False."""
     content = {
-        "features": video.features.cpu().numpy().astype(np.float16 if half else np.float32),
+        "features": video.features.cpu().numpy().astype(np.float16 if half else np.float32, copy=False),
         "duration": np.array(video.axis.duration),
     }
     if video.axis.num_frames is not None:
@@ -275,7 +308,13 @@ def stack_channels(arrays: Mapping[str, np.ndarray], path: str | Path) -> np.nda
     if len({part.shape[1] for part in parts}) > 1:
         raise DataError(f"{path}: `rgb` and `flow` have different lengths: {[part.shape[1] for part in parts]}")
     features = np.concatenate(parts).astype(np.float32)
+    check_finite(features, path)
+    return features
+
+
+def check_finite(features: np.ndarray, path: str | Path, first: int = 0) -> None:
+    """Raise DataError where a snippet of ``[D, T]`` is NaN or infinite; `first` is the number of the first."""
     bad = np.flatnonzero(~np.isfinite(features).all(axis=0))
     if bad.size:
-        raise DataError(f"{path}: NaN or infinite values in {bad.size} snippet(s), the first is number {bad[0]}")
-    return features
+        number = first + bad[0]
+        raise DataError(f"{path}: NaN or infinite values in {bad.size} snippet(s), the first is number {number}")

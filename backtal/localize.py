@@ -67,14 +67,15 @@ def localize_arrays(
     scores = frame_scores[classes].astype(np.float64)
     if config.frame_scores == "minmax":
         scores = minmax(scores)
-    scores = resize(scores, count)
     masks = []
     if config.feature_thresholds is not None:
         magnitude = resize(np.clip(minmax(magnitude[None]), 0, 1), count)[0]
         masks = [magnitude >= threshold for threshold in np.arange(*config.feature_thresholds)]
     fine = axis.rescaled(count)
     segments = []
-    for class_index, sequence in zip(classes, scores, strict=True):
+    for class_index, row in zip(classes, scores, strict=True):
+        # One class at a time: all of them at the rate of the frames would fill the memory for a day of video.
+        sequence = resize(row[None], count)[0]
         runs, run_scores = _proposals(sequence, masks, config)
         if not len(runs):
             continue

@@ -1,9 +1,9 @@
 """The BackTAL network (section 3): two streams over one trunk, sharing one embedding."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,15 @@ from backtal import checkpoint, hub
 from backtal.cas import BackTALOutput, frame_mask, topk_mean
 from backtal.config import LocalizationConfig, ModelConfig
 from backtal.errors import ConfigError
-from backtal.features import VideoFeatures, read_features
+from backtal.features import FeatureSpec, VideoFeatures, check_fit, check_length, read_features
 from backtal.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.localize import localize
 from backtal.ops import local_affinity, neighbours
 from backtal.segments import Localization
+from backtal.stream import Source, open_features, run_chunked
+
+if TYPE_CHECKING:
+    from backtal.video import Extractor
 
 
 class BackTALModel(nn.Module):
@@ -157,19 +161,87 @@ class BackTALModel(nn.Module):
         finally:
             self.train(training)
 
-    def localize(self, video: VideoFeatures | str | Path, *, ignore_spec: Collection[str] = ()) -> Localization:
-        """Find the segments of one video.
+    @torch.inference_mode()
+    def localize(
+        self,
+        video: VideoFeatures | str | Path,
+        *,
+        ignore_spec: Collection[str] = (),
+        extractor: "Extractor | None" = None,
+        **options: Any,
+    ) -> Localization:
+        """Find the segments of one video, however long: features go through the network in chunks.
 
         Args:
-            video: features, or the path of a feature file that `read_features` reads.
+            video: features, the path of a feature file that `read_features` reads, or the path of a video.
             ignore_spec: fields of the feature spec that may differ from the model's, such as ``"fps"``.
+            extractor: of a video's features; `self.extractor()` where None.
+            options: for a video, as for `backtal.video.FeatureStream`.
 
         Raises:
-            DataError: if the features do not fit the network.
+            DataError: if the features do not fit the network, or the video is damaged.
+            ConfigError: if a video is given and the checkpoint names no extractor.
+
+        Example:
+            >>> model = BackTALModel(ModelConfig(feature_dim=16, labels=("jump", "run"), hidden_dim=32))
+            >>> from backtal import TimeAxis
+            >>> model.localize(VideoFeatures("v", torch.randn(16, 50), TimeAxis.even(50, duration=25.0))).video_id
+            'v'
         """
-        video = self.prepare(video, ignore_spec=ignore_spec)
-        output = self.run(video, ignore_spec=ignore_spec)
-        return localize(output, [video.axis], self.config.labels, self.localization, [video.video_id])[0]
+        if isinstance(video, VideoFeatures):
+            return self._localize(Source.of(video), ignore_spec)
+        from backtal.video import is_video
+
+        if not is_video(video):
+            return self._localize(open_features(video), ignore_spec)
+        from backtal.video import FeatureStream
+
+        stream = FeatureStream(video, extractor or self.extractor(), **{"device": self._device, **options})
+        spec = stream.extractor.spec
+        source = Source(Path(video).stem, int(spec.dim or 0), None, spec, stream, lambda: stream.axis)
+        return self._localize(source, ignore_spec)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.classifier.weight.device
+
+    def extractor(self, name: str | None = None, weights: Sequence[str | Path] = ()) -> "Extractor":
+        """What extracts the features of videos for this model.
+
+        Args:
+            name: as for `backtal.video.chosen_extractor`; the one the checkpoint names where None.
+            weights: its files, where they cannot be downloaded.
+
+        Raises:
+            ConfigError: if there is no name, or no extractor of that name.
+        """
+        from backtal.video import chosen_extractor, load_extractor
+
+        spec = self.config.feature_spec or FeatureSpec()
+        settings: dict[str, Any] = {"fps": spec.fps, "window": spec.window, "stride": spec.stride, "flow": spec.flow}
+        settings |= {"weights": tuple(weights), "device": self._device}
+        if name is not None:
+            return chosen_extractor(name, **settings)
+        if spec.extractor is None:
+            raise ConfigError("the checkpoint does not say what extracted its features: name an extractor")
+        return load_extractor(spec.extractor, **settings)
+
+    def _localize(self, source: Source, ignore_spec: Collection[str]) -> Localization:
+        config = self.config
+        check_fit(source.video_id, source.dim, source.spec, config.feature_dim, config.feature_spec, ignore_spec)
+        if source.length is not None:
+            check_length(source.video_id, source.length, config.kernel_size)
+        training = self.training
+        self.eval()
+        try:
+            parts = source.pieces if config.temporal_length is None else [source.rescaled(config.temporal_length)]
+            summary = run_chunked(self, config, parts, device=self._device)
+        finally:
+            self.train(training)
+        axis = source.axis()
+        check_length(source.video_id, axis.length, config.kernel_size)
+        axis = axis.rescaled(config.temporal_length or axis.length)
+        return localize(summary.output(), [axis], config.labels, self.localization, [source.video_id])[0]
 
     def save_pretrained(
         self, folder: str | Path, *, facts: Mapping[str, str] | None = None, dtype: torch.dtype | None = None

@@ -197,7 +197,6 @@ def soft_nms(
         np.asarray(intervals, dtype=np.float64).reshape(-1, 2),
         np.array(scores, dtype=np.float64),
     )
-    decay = np.exp(-(temporal_iou(intervals, intervals) ** 2) / sigma)
     left, kept = np.ones(len(scores), dtype=bool), []
     while left.any():
         best = int(np.where(left, scores, -np.inf).argmax())
@@ -205,6 +204,7 @@ def soft_nms(
             break
         kept.append(best)
         left[best] = False
-        scores = np.where(left, scores * decay[best], scores)
+        decay = np.exp(-(temporal_iou(intervals[best], intervals)[0] ** 2) / sigma)
+        scores = np.where(left, scores * decay, scores)
     order = np.array(kept, dtype=np.int64)
     return order, scores[order]

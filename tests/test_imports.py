@@ -10,11 +10,11 @@ import backtal
 PACKAGE = Path(backtal.__file__).parent
 ORDER = [
     *("errors", "files", "segments", "predictions", "clicks", "features", "npy", "config", "presets", "annotations"),
-    *("datasets", "layouts", "check", "ops", "layers", "cas", "losses", "localize", "checkpoint", "hub", "model"),
-    *("ensemble", "convert", "info", "evaluate", "topk", "diagnose", "train", "tune", "experiment", "plot", "report"),
-    *("export", "demo", "cli", "__main__"),
+    *("datasets", "layouts", "check", "ops", "layers", "cas", "losses", "localize", "checkpoint", "hub", "video"),
+    *("stream", "model", "ensemble", "convert", "info", "evaluate", "topk", "diagnose", "train", "tune", "experiment"),
+    *("plot", "report", "export", "demo", "cli", "__main__"),
 ]
-HEAVY = ["triton", "torchvision", "matplotlib", "av", "starlette", "pandas", "accelerate"]
+HEAVY = ["triton", "torchvision", "matplotlib", "av", "cv2", "timm", "ray", "starlette", "pandas", "accelerate"]
 
 
 def test_imports_point_upwards():

@@ -3,7 +3,7 @@
 import click
 
 from backtal import __version__
-from backtal.cli import data, exports, models, pictures, research
+from backtal.cli import data, exports, models, pictures, research, videos
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,6 +16,7 @@ def main() -> None:
     backtal train DATA --out RUN                       learn from video labels and clicks
     backtal localize DATA --model RUN --out FOUND.json find the actions
     backtal evaluate FOUND.json --data DATA            compare with the ground truth
+    backtal extract VIDEOS --extractor NAME --out DIR  features of video files
     backtal dataset check DATA                         what is missing, what does not line up
     backtal report RUN --data DATA --out REPORT.html   numbers, errors and pictures on one page
     """
@@ -37,5 +38,6 @@ for _command in (
     research.info,
     research.ablate,
     research.demo,
+    videos.extract,
 ):
     main.add_command(_command)

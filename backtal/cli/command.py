@@ -18,7 +18,12 @@ class Command(click.Command):
         except BackTALError as failure:
             click.echo(f"backtal {self.name}: {failure}", err=True)
             ctx.exit(2)
-        except (OSError, ImportError) as failure:
+        except ImportError as failure:
+            if "pip install" not in str(failure):
+                raise
+            click.echo(f"backtal {self.name}: {failure}", err=True)
+            ctx.exit(1)
+        except OSError as failure:
             click.echo(f"backtal {self.name}: {failure}", err=True)
             ctx.exit(1)
 

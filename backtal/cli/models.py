@@ -80,13 +80,17 @@ def localize(
     ignore_spec: tuple[str, ...],
     out: Path,
     settings: tuple[str, ...],
+    extractor_name: str | None,
+    weights: tuple[Path, ...],
+    keep_damaged: bool,
 ) -> None:
-    r"""Find the actions in INPUTS: dataset folders or feature files (.npz).
+    r"""Find the actions in INPUTS: dataset folders, feature files (.npz) or videos.
 
     \b
     Examples:
       backtal localize DATA --model RUN --out predictions.json
       backtal localize DATA --model RUN1 --model RUN2 --out predictions.json
+      backtal localize video.mp4 --model RUN --out predictions.json
       backtal localize a.npz b.npz --model RUN --out predictions.json --set nms_threshold=0.4
     """
     from backtal.config import Recipe
@@ -94,6 +98,7 @@ def localize(
     from backtal.files import progress
     from backtal.model import BackTALModel
     from backtal.segments import write_predictions
+    from backtal.video import is_video
 
     models = [BackTALModel.from_pretrained(name) for name in names]
     model = models[0]
@@ -102,8 +107,16 @@ def localize(
         raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
     model.localization = changed.localization
     videos = [video for path in inputs for video in _videos(path, subset)]
-    bar = progress(videos, desc="localizing", unit="video")
-    found = [localize_together(models, read(), ignore_spec=ignore_spec) for read in bar]
+    options: dict = {"ignore_spec": ignore_spec}
+    if any(isinstance(video, Path) and is_video(video) for video in videos):
+        options |= {"extractor": model.extractor(extractor_name, weights), "keep_damaged": keep_damaged}
+    found = []
+    for video in progress(videos, desc="localizing", unit="video"):
+        read = video if isinstance(video, Path) else video()
+        if len(models) > 1:
+            found.append(localize_together(models, read, ignore_spec=ignore_spec))
+        else:
+            found.append(model.localize(read, **options))
     write_predictions(out, found)
     click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
 
@@ -152,16 +165,15 @@ def tune(data: Path, run: Path, out: Path, clicks: tuple[str, ...], subset: str,
     click.echo(json.dumps(result, indent=1))
 
 
-def _videos(path: Path, subset: str) -> Iterator[Callable]:
-    """What to read: each video of a dataset folder's subset, or one feature file."""
+def _videos(path: Path, subset: str) -> Iterator[Path | Callable]:
+    """What to localize: each video of a dataset folder's subset, or one file."""
     from backtal.datasets import DatasetFolder
-    from backtal.features import read_features
 
     if path.is_dir():
         folder = DatasetFolder(path)
         yield from ((lambda video=video: folder.features(video)) for video in folder.annotations.subset(subset))
     else:
-        yield lambda: read_features(path)
+        yield path
 
 
 @click.command(cls=Command)

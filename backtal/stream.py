@@ -1,0 +1,261 @@
+"""Videos of any length: the network on chunks with a halo, which gives what it gives on the whole (section 3.2).
+
+At native length the network is convolutional, and top-k pooling and min-max need only the class activation sequence:
+``[C+1, T]`` is kept whole (11 MB for 20 classes and a day of video at 25 fps and stride 16), features and hidden layers
+exist for one chunk at a time.
+"""
+
+import io
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backtal.cas import BackTALOutput, topk_mean
+from backtal.config import ModelConfig
+from backtal.errors import DataError
+from backtal.features import (
+    FeatureSpec,
+    TimeAxis,
+    VideoFeatures,
+    check_finite,
+    read_axis,
+    read_features,
+)
+
+CHUNK = 4096
+
+
+def halo(config: ModelConfig) -> int:
+    """How many snippets on either side a frame's class activation depends on.
+
+    The embedding reaches one snippet for each of its convolutions, its affinity one kernel's half further, and each
+    layer of the trunk another half; the first of them together with the affinity.
+
+    Example:
+        >>> halo(ModelConfig(feature_dim=8, labels=("jump",), kernel_size=3, num_layers=2))
+        3
+    """
+    embedding = 1 if config.embedding_hidden_dim is None else 2
+    return embedding + config.num_layers * (config.kernel_size // 2)
+
+
+def run_chunked(
+    network: Callable[[Tensor], BackTALOutput],
+    config: ModelConfig,
+    chunks: Iterable[Tensor | np.ndarray],
+    *,
+    chunk: int = CHUNK,
+    device: torch.device | str = "cpu",
+) -> "Summary":
+    """Run the network over features that come piece by piece.
+
+    Args:
+        network: in evaluation mode, at native length.
+        config: its architecture.
+        chunks: ``[D, n]`` each, of any n, any real type.
+        chunk: snippets that go through the network at once, beside the halo.
+        device: of the network.
+
+    Returns:
+        What localization needs of the whole video.
+    """
+    reach = halo(config)
+    cas, magnitude = [], []
+    for block, left, length in _blocks(chunks, chunk, reach):
+        output = network(block[None].to(device, torch.float32))
+        inner = slice(left, left + length)
+        cas.append(output.cas[0, :, inner].float().cpu())
+        magnitude.append(output.first_layer[0, :, inner].float().norm(dim=0).cpu())
+    if not cas:
+        raise DataError("features: not one snippet")
+    return Summary(torch.cat(cas, dim=1), torch.cat(magnitude), config.topk_ratio)
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What localization reads of a whole video.
+
+    Args:
+        cas: ``[C+1, T]`` class activation sequence.
+        magnitude: ``[T]`` length of the first layer's activations.
+        topk_ratio: of the video scores.
+    """
+
+    cas: Tensor
+    magnitude: Tensor
+    topk_ratio: float
+
+    @property
+    def scores(self) -> Tensor:
+        """``[C+1]`` video scores (eq. 1)."""
+        return topk_mean(self.cas[None], torch.tensor([self.cas.shape[1]]), self.topk_ratio)[0]
+
+    def output(self) -> BackTALOutput:
+        """As the network's output for a batch of one, as far as `localize` reads it."""
+        nothing = self.cas.new_empty(1, 0, 0)
+        lengths = torch.tensor([self.cas.shape[1]])
+        return BackTALOutput(self.scores[None], self.cas[None], nothing, nothing, self.magnitude[None, None], lengths)
+
+
+def _blocks(chunks: Iterable[Tensor | np.ndarray], chunk: int, reach: int) -> Iterator[tuple[Tensor, int, int]]:
+    """Blocks ``[D, n]`` with a halo, each with where its own part begins and how long that is."""
+    held: list[Tensor] = []
+    count, left = 0, 0  # snippets held, and how many of them are the halo before the next block
+    for piece in (part for whole in chunks for part in pieces(whole, chunk)):
+        held.append(piece)
+        count += piece.shape[1]
+        while count >= left + chunk + reach:
+            whole = torch.cat(held, dim=1)
+            yield whole[:, : left + chunk + reach], left, chunk
+            start = max(left + chunk - reach, 0)
+            held, left = [whole[:, start:].clone()], left + chunk - start
+            count = held[0].shape[1]
+    if count > left:
+        yield torch.cat(held, dim=1), left, count - left
+
+
+def pieces(features: Tensor | np.ndarray, size: int = CHUNK) -> Iterator[Tensor]:
+    """``[D, n]`` pieces of features ``[D, T]``, which may be memory-mapped.
+
+    Example:
+        >>> [piece.shape[1] for piece in pieces(np.zeros((8, 10), dtype=np.float16), 4)]
+        [4, 4, 2]
+    """
+    for start in range(0, features.shape[1], size):
+        piece = features[:, start : start + size]
+        yield piece if isinstance(piece, Tensor) else torch.from_numpy(np.ascontiguousarray(piece))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Features that come piece by piece.
+
+    Args:
+        video_id: name of the video.
+        dim: channels D.
+        length: snippets T; None where only the end tells.
+        spec: how they were made.
+        pieces: ``[D, n]`` each.
+        axis: gives the time axis, once the pieces have been taken.
+    """
+
+    video_id: str
+    dim: int
+    length: int | None
+    spec: FeatureSpec | None
+    pieces: Iterable[Tensor | np.ndarray]
+    axis: Callable[[], TimeAxis]
+
+    @classmethod
+    def of(cls, video: VideoFeatures) -> "Source":
+        """Features that are in memory."""
+        dim, length = video.features.shape
+        return cls(video.video_id, dim, length, video.spec, pieces(video.features), lambda: video.axis)
+
+    def rescaled(self, length: int) -> Tensor:
+        """``[D, length]``: linear interpolation over time, as `VideoFeatures.rescaled` does it."""
+        taken = iter(self.pieces)
+        total = self.length
+        if total is None:
+            taken = list(taken)
+            total = sum(piece.shape[1] for piece in taken)
+        position = ((torch.arange(length, dtype=torch.float64) + 0.5) * total / length - 0.5).clamp(0, total - 1)
+        low = position.floor().long()
+        high = (low + 1).clamp(max=total - 1)
+        right = (position - low).float()
+        found = torch.zeros(self.dim, length)
+        start = 0
+        for piece in taken:
+            piece = torch.as_tensor(piece)
+            for index, weight in ((low, 1 - right), (high, right)):
+                here = (index >= start) & (index < start + piece.shape[1])
+                found[:, here] += piece[:, index[here] - start].float() * weight[here]
+            start += piece.shape[1]
+        return found
+
+
+def open_features(path: str | Path, size: int = CHUNK) -> Source:
+    """A feature file as a source: as `read_features`, but never more than `size` snippets in memory.
+
+    Compressed files are read whole.
+
+    Raises:
+        DataError: as `read_features` does; for NaN or infinite values while the pieces are taken.
+    """
+    path = Path(path)
+    found = _index(path)
+    if found is None:
+        return Source.of(read_features(path))
+    rows, arrays = found
+    dim, length = sum(row.shape[0] for row in rows), rows[0].shape[1]
+    axis, spec = read_axis(arrays, path, dim, length)
+
+    def read() -> Iterator[np.ndarray]:
+        for start in range(0, length, size):
+            piece = np.concatenate([row.read(path, start, min(start + size, length)) for row in rows])
+            check_finite(piece, path, start)
+            yield piece
+
+    return Source(path.stem, dim, length, spec, read(), lambda: axis)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Where an array ``[D, T]`` lies in a file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    by_column: bool
+    offset: int
+
+    def read(self, path: Path, start: int, end: int) -> np.ndarray:
+        """``[D, end - start]`` (float32)."""
+        rows, columns = self.shape
+        item = self.dtype.itemsize
+        with path.open("rb") as file:
+            if self.by_column:
+                file.seek(self.offset + start * rows * item)
+                flat = np.frombuffer(file.read((end - start) * rows * item), self.dtype)
+                return flat.reshape(end - start, rows).T.astype(np.float32)
+            piece = np.empty((rows, end - start), np.float32)
+            for row in range(rows):
+                file.seek(self.offset + (row * columns + start) * item)
+                piece[row] = np.frombuffer(file.read((end - start) * item), self.dtype)
+            return piece
+
+
+def _locate(file: IO[bytes], info: zipfile.ZipInfo) -> _Stored:
+    """Find an uncompressed member: behind its header, whose last two numbers are the lengths of its name and extra."""
+    file.seek(info.header_offset + 26)
+    file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_column, dtype = header(file)
+    return _Stored(shape, dtype, by_column, file.tell())
+
+
+def _index(path: Path) -> tuple[list[_Stored], dict[str, np.ndarray]] | None:
+    """Where the features of an ``.npz`` lie, and its small arrays; None where the file has to be read whole."""
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            names = [name for name in ("features",) if name in members] or ["rgb", "flow"]
+            if not set(names) <= set(members) or any(members[n].compress_type != zipfile.ZIP_STORED for n in names):
+                return None
+            if archive.testzip() is not None:
+                return None
+            arrays = {}
+            for name in set(members) - set(names):
+                arrays[name] = np.load(io.BytesIO(archive.read(members[name])), allow_pickle=False)
+            stored = [_locate(file, members[name]) for name in names]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError):
+        return None
+    kinds = [row.dtype.kind in "fiu" and len(row.shape) == 2 and 0 not in row.shape for row in stored]
+    return (stored, arrays) if all(kinds) and len({row.shape[1:] for row in stored}) == 1 else None

@@ -1,0 +1,320 @@
+"""From video files to feature files: workers decode while the network runs, batches reach across videos."""
+
+import contextlib
+import io
+import json
+import queue
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backtal.errors import DataError
+from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
+from backtal.files import progress
+from backtal.video.decode import Video, import_av
+from backtal.video.extractors import Extractor
+from backtal.video.windows import Window, stack, windows
+
+
+class Engine:
+    """The network on its device, in evaluation mode.
+
+    Args:
+        extractor: what to run.
+        device: where; None takes a GPU where there is one.
+        bf16: compute in bfloat16.
+    """
+
+    def __init__(self, extractor: Extractor, device: str | torch.device | None = None, *, bf16: bool = False) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network, self.bf16, self.dim = extractor.network.eval().to(self.device), bf16, extractor.spec.dim
+
+    @torch.inference_mode()
+    def __call__(self, batch: Sequence[Window]) -> Tensor:
+        """Windows -> features ``[n, D]``, float16 on the CPU."""
+        parts = [torch.from_numpy(part).to(self.device) for part in stack(batch)]
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            features = self.network(*parts)
+        if features.shape != (len(batch), self.dim):
+            expected = (len(batch), self.dim)
+            raise ValueError(f"the extractor's network returned {tuple(features.shape)}, expected {expected}")
+        return features.half().cpu()
+
+
+class FeatureStream:
+    """The features of one video while they are made: iterated over, it gives ``[D, n]`` (float16) in order.
+
+    Args:
+        path: the video.
+        extractor: the network, as `load_extractor` builds it.
+        batch_size: windows that go through the network at once.
+        device: where the network runs; None takes a GPU where there is one.
+        bf16: compute in bfloat16.
+        keep_damaged: use what can be decoded of a damaged file.
+
+    Attributes:
+        axis: when each snippet is; known once the iteration has ended.
+    """
+
+    axis: TimeAxis
+
+    def __init__(
+        self,
+        path: str | Path,
+        extractor: Extractor,
+        *,
+        batch_size: int = 8,
+        device: str | torch.device | None = None,
+        bf16: bool = False,
+        keep_damaged: bool = False,
+    ) -> None:
+        self.video = Video(path, extractor.spec.fps, size=extractor.size, keep_damaged=keep_damaged)
+        self.extractor, self.batch_size = extractor, batch_size
+        self.engine = Engine(extractor, device, bf16=bf16)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        held, length = [], 0
+        for window in _ahead(windows(self.video, self.extractor), 2 * self.batch_size):
+            held.append(window)
+            length += 1
+            if len(held) == self.batch_size:
+                yield self.engine(held).T
+                held = []
+        if held:
+            yield self.engine(held).T
+        self.axis = _axis(self.video, length, self.extractor.spec)
+
+
+def _ahead(items: Iterator[Window], count: int) -> Iterator[Window]:
+    """The items, up to `count` of them made in advance by a thread."""
+    ready: queue.Queue = queue.Queue(count)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not _put(ready, item, stop):
+                    return
+            _put(ready, None, stop)
+        except BaseException as failure:
+            _put(ready, failure, stop)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+
+
+def _put(ready: queue.Queue, item: object, stop: threading.Event) -> bool:
+    """Whether the item was taken before `stop`."""
+    while not stop.is_set():
+        with contextlib.suppress(queue.Full):
+            ready.put(item, timeout=0.2)
+            return True
+    return False
+
+
+def _axis(video: Video, length: int, spec: FeatureSpec) -> TimeAxis:
+    return TimeAxis.of(length, video.duration, video.num_frames, spec)
+
+
+def extract_file(path: str | Path, extractor: Extractor, **options) -> VideoFeatures:
+    """The features of one video; `options` as for `FeatureStream`.
+
+    Raises:
+        DataError: if the file cannot be read, holds no video, or is damaged.
+    """
+    stream = FeatureStream(path, extractor, **options)
+    features = torch.cat(list(stream), dim=1).float()
+    return VideoFeatures(Path(path).stem, features, stream.axis, extractor.spec)
+
+
+@dataclass
+class Report:
+    """What became of every video.
+
+    Attributes:
+        written: files that were written.
+        kept: files that were there already.
+        failed: by video, why there is no file.
+        damaged: by video, what is wrong with it although its file was written.
+    """
+
+    written: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def extract_files(
+    paths: Sequence[str | Path],
+    extractor: Extractor,
+    out: str | Path,
+    *,
+    workers: int = 2,
+    batch_size: int = 8,
+    device: str | torch.device | None = None,
+    bf16: bool = False,
+    keep_damaged: bool = False,
+) -> Report:
+    """Write ``OUT/<name of the video>.npz`` for every video; those that are there already are kept.
+
+    Files appear whole or not at all, so a run that was killed goes on where it was. A video that cannot be read is
+    reported, and the others are done.
+
+    Args:
+        paths: the videos.
+        extractor: the network, as `load_extractor` builds it.
+        out: the folder to write to.
+        workers: threads that decode.
+        batch_size: windows, also of several videos, that go through the network at once.
+        device: where the network runs; None takes a GPU where there is one.
+        bf16: compute in bfloat16.
+        keep_damaged: use what can be decoded of a damaged file, and report it as well.
+
+    Raises:
+        DataError: if two videos have one name, or `out` holds features of another extractor.
+    """
+    import_av()
+    report, left = pending(paths, extractor.spec, out)
+    engine = Engine(extractor, device, bf16=bf16)
+    todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for path in left:
+        todo.put(path)
+    ready: queue.Queue[tuple[Path, Window | _End]] = queue.Queue(max(2 * batch_size, workers))
+    stop = threading.Event()
+    workers = min(workers, max(len(left), 1))
+    for _ in range(workers):
+        arguments = (todo, ready, stop, extractor, keep_damaged, workers)
+        threading.Thread(target=_decode, args=arguments, daemon=True).start()
+    try:
+        _gather(left, ready, engine, batch_size, Path(out), extractor.spec, report)
+    finally:
+        stop.set()
+    return report
+
+
+class _End(NamedTuple):
+    """The end of a video: how long it was, or why it failed."""
+
+    video: Video
+    failure: str | None
+
+
+def _decode(
+    todo: "queue.SimpleQueue[Path]",
+    ready: queue.Queue,
+    stop: threading.Event,
+    extractor: Extractor,
+    keep_damaged: bool,
+    workers: int,
+) -> None:
+    """What one worker does: windows of one video after the other, each video closed by its `_End`."""
+    while not stop.is_set():
+        try:
+            path = todo.get_nowait()
+        except queue.Empty:
+            return
+        # One decoder thread each once there are several workers: they are parallel enough.
+        threads = 1 if workers > 1 else 0
+        video = Video(path, extractor.spec.fps, size=extractor.size, keep_damaged=keep_damaged, threads=threads)
+        failure = None
+        try:
+            for window in windows(video, extractor):
+                if not _put(ready, (path, window), stop):
+                    return
+        except DataError as error:
+            failure = str(error).removeprefix(f"{path}: ")
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        _put(ready, (path, _End(video, failure)), stop)
+
+
+def _gather(
+    paths: Sequence[Path],
+    ready: queue.Queue,
+    engine: Engine,
+    batch_size: int,
+    out: Path,
+    spec: FeatureSpec,
+    report: Report,
+) -> None:
+    """Take windows as they come, run the network on full batches, write each video once its last features are there."""
+    held: list[tuple[Path, Window]] = []
+    found: dict[Path, list[Tensor]] = {path: [] for path in paths}
+    ended: dict[Path, _End] = {}
+    with progress((), total=len(paths), desc="extracting", unit="video") as bar:
+        while found:
+            path, item = ready.get()
+            if not isinstance(item, _End):
+                held.append((path, item))
+            elif item.failure is None:
+                ended[path] = item
+            else:
+                report.failed[str(path)] = item.failure
+                held = [(other, window) for other, window in held if other != path]
+                del found[path]
+                bar.update()
+            if held and (len(held) >= batch_size or len(ended) == len(found)):
+                features = engine([window for _, window in held])
+                for (owner, _), row in zip(held, features, strict=True):
+                    found[owner].append(row)
+                held = []
+            waiting = {owner for owner, _ in held}
+            for path in [path for path in ended if path not in waiting]:
+                video = ended.pop(path).video
+                rows = torch.stack(found.pop(path), dim=1)
+                target = out / f"{path.stem}.npz"
+                write_features(target, VideoFeatures(path.stem, rows, _axis(video, rows.shape[1], spec), spec))
+                report.written.append(str(target))
+                if video.damage:
+                    report.damaged[str(path)] = video.damage
+                bar.update()
+
+
+def pending(paths: Sequence[str | Path], spec: FeatureSpec, out: str | Path) -> tuple[Report, list[Path]]:
+    """A report of the videos whose features are in `out` already, and the other videos.
+
+    Raises:
+        DataError: if two videos have one name, or `out` holds features of another extractor.
+    """
+    report, left, names = Report(), [], {}
+    for path in map(Path, paths):
+        if (other := names.setdefault(path.stem, path)) != path:
+            raise DataError(f"{path} and {other} would both be written to {path.stem}.npz: rename one")
+        target = Path(out) / f"{path.stem}.npz"
+        stored = _stored_spec(target) if target.exists() else None
+        if stored is None:
+            left.append(path)
+            continue
+        if wrong := stored.mismatches(spec):
+            raise DataError(
+                f"{target}: made otherwise: {'; '.join(wrong)} (here: the file, there: now); choose another folder"
+            )
+        report.kept.append(str(target))
+    return report, list(dict.fromkeys(left))
+
+
+def _stored_spec(path: Path) -> FeatureSpec | None:
+    """The spec of a feature file, without reading its features; None where the file is damaged or has none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            text = np.load(io.BytesIO(archive.read("spec.npy")), allow_pickle=False)
+        return FeatureSpec.from_dict(json.loads(str(text)))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,88 @@
+"""The same extraction on many machines: a Ray Data pipeline. Needs Ray: ``pip install "backtal[ray]"``."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backtal.video.extract import Report, extract_files, pending
+from backtal.video.extractors import chosen_extractor
+
+# Videos that an actor takes at a time: batches reach across them.
+_VIDEOS_AT_ONCE = 8
+
+
+class _Actor:
+    """One copy of the network; takes videos, writes their features, returns what became of them."""
+
+    def __init__(self, extractor: Mapping[str, Any], out: str, options: Mapping[str, Any]) -> None:
+        self.extractor, self.out, self.options = chosen_extractor(**extractor), out, options
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        report = extract_files(list(batch["path"]), self.extractor, self.out, **self.options)
+        rows = [("written", path, "") for path in report.written] + [("kept", path, "") for path in report.kept]
+        rows += [("failed", path, reason) for path, reason in report.failed.items()]
+        rows += [("damaged", path, reason) for path, reason in report.damaged.items()]
+        kind, path, reason = zip(*rows, strict=True)
+        return {"kind": list(kind), "path": list(path), "reason": list(reason)}
+
+
+def extract_on_ray(
+    paths: Sequence[str | Path],
+    extractor: Mapping[str, Any],
+    out: str | Path,
+    *,
+    actors: int = 1,
+    gpus_per_actor: float | None = None,
+    **options: Any,
+) -> Report:
+    """As `extract_files`, by actors on a Ray cluster: the one that is connected or configured, else a local one.
+
+    Args:
+        paths: the videos, on storage that all machines share.
+        extractor: keyword arguments of `load_extractor`; every actor builds its own.
+        out: the folder to write to, shared as well.
+        actors: copies of the network.
+        gpus_per_actor: what each reserves; None for one where the cluster has any.
+        options: as for `extract_files`.
+
+    Raises:
+        ImportError: if Ray is not installed.
+        DataError: as `extract_files` does.
+    """
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ImportError('the engine ray needs Ray Data: pip install "backtal[ray]"') from None
+
+    out = Path(out).absolute()
+    report, left = pending(paths, chosen_extractor(**extractor).spec, out)
+    if not left:
+        return report
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.ERROR)
+    if gpus_per_actor is None:
+        gpus_per_actor = 1 if ray.cluster_resources().get("GPU") else 0
+    files = tuple(str(Path(path).absolute()) for path in extractor.get("weights") or ())
+    place = extractor["name"]
+    if ":" in place and place.partition(":")[0].endswith(".py"):
+        place = str(Path(place.rpartition(":")[0]).absolute()) + ":" + place.rpartition(":")[2]
+    extractor = {**extractor, "weights": files, "name": place}
+    rows = (
+        ray.data.from_items([{"path": str(path.absolute())} for path in left])
+        .repartition(max(actors, -(-len(left) // _VIDEOS_AT_ONCE)))
+        .map_batches(
+            _Actor,
+            fn_constructor_args=(extractor, str(out), options),
+            batch_size=_VIDEOS_AT_ONCE,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_gpus=gpus_per_actor,
+        )
+        .take_all()
+    )
+    for row in rows:
+        if row["kind"] in ("written", "kept"):
+            getattr(report, row["kind"]).append(row["path"])
+        else:
+            getattr(report, row["kind"])[row["path"]] = row["reason"]
+    return report
