@@ -73,6 +73,11 @@ def train(
 @click.option("--ignore-spec", multiple=True, metavar="FIELD", help="Field of the feature spec that may differ.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Predictions file to write (JSON).")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one localization setting.")
+@click.option("--extractor", "extractor_name", help="For videos.  [default: the one the checkpoint names]")
+@click.option(
+    "--weights", multiple=True, type=click.Path(path_type=Path), help="The extractor's state dict; i3d: RGB, then flow."
+)
+@click.option("--keep-damaged", is_flag=True, help="Use what can be decoded of damaged videos.")
 def localize(
     inputs: tuple[Path, ...],
     names: tuple[str, ...],
