@@ -1,14 +1,12 @@
-"""Where the errors are: DETAD's analysis (Alwassel et al., ECCV 2018), and the top-k frames of the paper's Fig. 2.
+"""Where the errors are: DETAD's analysis (Alwassel et al., ECCV 2018), as in the paper's Fig. 2 (a).
 
 A prediction that is not a true positive is compared with the instance it overlaps most, of whatever label:
 
-================  ===================  =============================
-overlap           label is right       label is wrong
-================  ===================  =============================
-tIoU or more      double detection     wrong label
-0.1 to tIoU       localization         confusion
-less than 0.1     background           background
-================  ===================  =============================
+| overlap       | label is right   | label is wrong |
+|---------------|------------------|----------------|
+| tIoU or more  | double detection | wrong label    |
+| 0.1 to tIoU   | localization     | confusion      |
+| less than 0.1 | background       | background     |
 """
 
 from collections.abc import Iterable, Mapping, Sequence

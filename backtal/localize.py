@@ -31,12 +31,12 @@ def localize(
     """
     config = config or LocalizationConfig()
     ids = [str(index) for index in range(len(axes))] if video_ids is None else video_ids
-    probabilities = output.scores.float().softmax(1)[:, :-1].cpu().numpy()
+    probabilities = output.scores.detach().float().softmax(1)[:, :-1].cpu().numpy()
     found = []
     for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
-        cas = smooth(output.cas[index, :, : axis.length].float(), config.smoothing)
+        cas = smooth(output.cas[index, :, : axis.length].detach().float(), config.smoothing)
         scores = cas.softmax(0) if config.frame_scores == "softmax" else cas
-        magnitude = output.first_layer[index, :, : axis.length].float().norm(dim=0)
+        magnitude = output.first_layer[index, :, : axis.length].detach().float().norm(dim=0)
         segments = localize_arrays(
             scores[:-1].cpu().numpy(), probabilities[index], magnitude.cpu().numpy(), axis, labels, config
         )

@@ -1,0 +1,187 @@
+"""The documentation is true: every snippet on it runs, and the site builds without a warning.
+
+Blocks tagged ``python`` and ``bash`` run, those of a page one after the other in one folder. A block that cannot run is
+tagged ``console`` or ``text`` and, where it holds a command or Python, has its reason here.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from backtal.cli import main
+from backtal.demo import make_dataset
+
+pytest.importorskip("matplotlib")
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# What a block begins with -> why it does not run.
+NOT_RUN = {
+    "python3 -m venv .venv && .venv/bin/pip install '.[plot]'": "installs; .ci/run runs it word for word",
+    "python3 -m venv .venv\n.venv/bin/pip install '.[plot]'": "installs; .ci/run does the same",
+    "git clone REPOSITORY": "installs and tests; .ci/run does the same",
+    "backtal demo": "a minute; tests/test_demo.py runs it smaller, .ci/run as it is",
+    "backtal ablate 7": "18 trainings; tests/test_experiment.py runs it smaller",
+    "accelerate launch": "several processes; tests/test_train.py runs them",
+    "backtal convert FILE.pth": "needs the authors' file; tests/test_convert.py runs it on one made here",
+    "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/test_layouts.py has each",
+    "backtal train DATA --out RUN --clicks A1.txt --clicks": "needs two projects' files; as tests/test_layouts.py",
+    "python benchmarks/": "measures for many minutes",
+    'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/test_hub.py has a server",
+    'model = BackTALModel.from_pretrained("runs/mine")          # knows': "pushes; tests/test_hub.py has a server",
+}
+PLAIN = ("mine/annotations.json", "URLID,URL", "data/annotations.json")  # listings, neither commands nor Python
+EMPTY_AT_FIRST = ("quickstart.md", "own-dataset.md")
+SHELL_FIRST = ("README.md",)  # its Python uses what its commands make
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its content and the line that it begins in."""
+
+    language: str
+    code: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
+    return [Block(m[2], textwrap.dedent(m[3]), text.count("\n", 0, m.start()) + 2) for m in found]
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix().removeprefix("docs/")
+
+
+def reason(block: Block) -> str | None:
+    return next((why for start, why in NOT_RUN.items() if block.code.startswith(start)), None)
+
+
+RUN = [page for page in PAGES if any(b.language in ("python", "bash") and not reason(b) for b in blocks(page))]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """What most pages take for granted: a dataset, runs on it, what one of them found, another project's folder."""
+    base = tmp_path_factory.mktemp("docs")
+    data = make_dataset(base / "data", num_training=24, num_test=8)
+    shutil.copytree(base / "data" / "features", base / "features")
+    (base / "features" / "video_024.npz").rename(base / "features" / "video_7.npz")
+    for run, extra in (("mine", []), ("labels", ["--video-labels-only"])):
+        command(f"backtal train {base}/data --out {base}/runs/{run} --set epochs=3 {' '.join(extra)}")
+    command(f"backtal localize {base}/data --model {base}/runs/mine --out {base}/found.json")
+    shutil.copy(base / "found.json", base / "predictions.json")
+    (base / "data" / "thumos" / "annotations").mkdir(parents=True)
+    (base / "data" / "thumos" / "i3d").mkdir()
+    database = {}
+    for video in data.annotations.subset("test"):
+        np.save(base / "data" / "thumos" / "i3d" / f"{video.video_id}.npy", data.features(video).features.T.numpy())
+        segments = [{"label": s.label, "label_id": 0, "segment": [s.start, s.end]} for s in video.ground_truth]
+        database[video.video_id] = {"subset": "validation", "duration": video.duration, "fps": 30.0}
+        database[video.video_id]["annotations"] = [s for s in segments if s["label"] == segments[0]["label"]]
+    labels = {entry["annotations"][0]["label"]: 0 for entry in database.values()}
+    for entry in database.values():
+        for annotation in entry["annotations"]:
+            annotation["label_id"] = list(labels).index(annotation["label"])
+    (base / "data" / "thumos" / "annotations" / "thumos14.json").write_text(json.dumps({"database": database}))
+    return base
+
+
+def command(line: str) -> None:
+    """Run a line of a shell: our own command within this process, anything else in bash."""
+    words = shlex.split(line, comments=True)
+    if words[:1] == ["backtal"] and not re.search(r"[*|<>$;&]", line.split("#")[0]):
+        done = CliRunner().invoke(main, words[1:])
+        assert done.exit_code == 0, f"{line}\n{done.output}"
+    elif words:
+        script = f'set -euo pipefail; backtal() {{ "{sys.executable}" -m backtal "$@"; }}; {line}'
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", RUN, ids=name)
+def test_snippets_run(page, prepared, tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+    if page.name in EMPTY_AT_FIRST:
+        folder.mkdir()
+    else:
+        shutil.copytree(prepared, folder)
+    if page.name in SHELL_FIRST:
+        shutil.rmtree(folder / "runs" / "mine")
+    monkeypatch.chdir(folder)
+    namespace: dict[str, object] = {"__name__": "snippet"}
+    run = [block for block in blocks(page) if block.language in ("python", "bash") and not reason(block)]
+    if page.name in SHELL_FIRST:
+        run.sort(key=lambda block: block.language != "bash")
+    for block in run:
+        if block.language == "python":
+            # Empty lines before it, so that a failure names the page's own line.
+            exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), namespace)
+        else:
+            for line in block.code.replace("\\\n", " ").splitlines():
+                command(line)
+    if page.name == "own-dataset.md":
+        done = CliRunner().invoke(main, ["evaluate", "found.json", "--data", "mine", "--json"])
+        assert json.loads(done.stdout)["mAP"]["0.5"] > 0.5
+        assert len(Path("new.csv").read_text().splitlines()) >= 2
+
+
+def test_what_does_not_run_has_a_reason():
+    every = [(page, block) for page in PAGES for block in blocks(page)]
+    shown = [(p, b) for p, b in every if b.language in ("console", "text", "") and not b.code.startswith(PLAIN)]
+    for page, block in shown:
+        assert reason(block), f"{name(page)}, line {block.line}: give a reason in NOT_RUN, or tag it python or bash"
+    for start in NOT_RUN:
+        assert any(block.code.startswith(start) for _, block in every), f"no block begins with {start!r}"
+    languages = {block.language for _, block in every}
+    assert languages <= {"python", "bash", "console", "text", "", "bibtex", "json"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    for package in ("mkdocs", "material", "mkdocstrings_handlers", "latex2mathml"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'backtal[docs]'")
+    out = tmp_path_factory.mktemp("site")
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == ""
+    return out
+
+
+def test_the_site_builds_without_a_warning(site):
+    assert (site / "explain" / "method" / "index.html").exists()
+    pages = set((ROOT / "docs").rglob("*.md"))
+    assert len(list(site.rglob("index.html"))) == len(pages)
+
+
+def test_formulas_need_no_script_and_no_network(site):
+    method = (site / "explain" / "method" / "index.html").read_text(encoding="utf-8")
+    assert method.count("<math") > 20
+    assert "$$" not in method
+    for page in site.rglob("*.html"):
+        outside = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?://[^"]+)"', page.read_text("utf-8"))
+        assert not outside, page
+
+
+def test_every_public_name_is_in_the_reference(site):
+    import backtal
+
+    text = "".join(path.read_text(encoding="utf-8") for path in (site / "api").rglob("*.html"))
+    documented = set(re.findall(r'<h\d id="backtal\.(?:\w+\.)*(\w+)"', text))
+    assert set(backtal.__all__) - documented == set()
