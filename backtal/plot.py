@@ -32,6 +32,7 @@ def timeline(
     labels: Sequence[str] = (),
     axis: TimeAxis | None = None,
     clicks: ClickTrack | None = None,
+    frames: Sequence[np.ndarray] = (),
     least_score: float = 0.2,
     title: str | None = None,
 ) -> "Figure":
@@ -49,6 +50,7 @@ def timeline(
         labels: names of the C classes, in the order of `frame_scores`; they fix the colours as well.
         axis: when each snippet is; evenly over the duration where None.
         clicks: shown under the true segments.
+        frames: pictures ``[H, W, 3]`` (uint8), evenly spaced over the video, shown above everything.
         least_score: found segments below are left out.
         title: heading.
 
@@ -77,7 +79,8 @@ def timeline(
     styles = _styles(labels, [truth, *found.values()])
     models = list(dict.fromkeys([*found, *frame_scores, *foreground]))
 
-    rows = [("truth", 0.3 * (1 + max(_lanes(truth), default=0)) + 0.3 * bool(clicks))]
+    rows = [("frames", 0.9)] if len(frames) else []
+    rows += [("truth", 0.3 * (1 + max(_lanes(truth), default=0)) + 0.3 * bool(clicks))]
     for name in models:
         if name in frame_scores or name in foreground:
             rows.append((f"{name}: scores", 1.0))
@@ -95,6 +98,11 @@ def timeline(
         axes[name] = ax
         _prepare(ax, name, truth)
 
+    if len(frames):
+        step = truth.duration / len(frames)
+        for index, frame in enumerate(frames):
+            axes["frames"].imshow(frame, extent=(index * step, (index + 0.97) * step, 0, 1), aspect="auto")
+        axes["frames"].set(xlim=(0, truth.duration), ylim=(0, 1))
     _draw_truth(axes["truth"], truth, clicks, styles)
     for name in models:
         if f"{name}: scores" in axes:
@@ -167,7 +175,7 @@ def _prepare(ax: "Axes", name: str, truth: Localization) -> None:
     ax.set_xlim(0, truth.duration)
     ax.spines[:].set_visible(False)
     ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False, labelsize=8)
-    if name != "truth":
+    if name not in ("truth", "frames"):
         for segment in truth:
             ax.axvspan(segment.start, segment.end, color=_TRUTH, linewidth=0, zorder=0)
 
