@@ -109,8 +109,8 @@ def efficientnet_lite0(name, options):
     # The same network under other names, in the same order.
     network.load_state_dict(dict(zip(network.state_dict(), theirs.values(), strict=True)))
     network.reset_classifier(0)
-    spec = FeatureSpec("efficientnet-lite0", fps=4, window=1, stride=1, crop="center224", dim=1280)
-    return Extractor(spec, Normalised(network, (0.5,) * 3, (0.5,) * 3, clips=False), size=224, crop=224)
+    spec = FeatureSpec("efficientnet-lite0", fps=2, window=1, stride=1, crop="center160", dim=1280)
+    return Extractor(spec, Normalised(network, (0.5,) * 3, (0.5,) * 3, clips=False), size=160, crop=160)
 
 
 def picture(data: Path, name: str, predictions: dict[str, Path], out: Path) -> None:
