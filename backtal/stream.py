@@ -66,16 +66,20 @@ def run_chunked(
     Returns:
         What localization needs of the whole video.
     """
-    reach = halo(config)
-    cas, magnitude = [], []
+    reach, classes = halo(config), len(config.labels) + 1
+    # One array that doubles: small ones kept between the large ones of the network would scatter the memory.
+    kept, used = torch.empty(classes + 1, 0), 0
     for block, left, length in _blocks(chunks, chunk, reach):
         output = network(block[None].to(device, torch.float32))
         inner = slice(left, left + length)
-        cas.append(output.cas[0, :, inner].float().cpu())
-        magnitude.append(output.first_layer[0, :, inner].float().norm(dim=0).cpu())
-    if not cas:
+        if used + length > kept.shape[1]:
+            kept = torch.cat([kept[:, :used], kept.new_empty(classes + 1, used + length)], dim=1)
+        kept[:classes, used : used + length] = output.cas[0, :, inner]
+        kept[classes, used : used + length] = output.first_layer[0, :, inner].float().norm(dim=0)
+        used += length
+    if not used:
         raise DataError("features: not one snippet")
-    return Summary(torch.cat(cas, dim=1), torch.cat(magnitude), config.topk_ratio)
+    return Summary(kept[:classes, :used], kept[classes, :used], config.topk_ratio)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,10 +170,11 @@ class Source:
         if total is None:
             taken = list(taken)
             total = sum(piece.shape[1] for piece in taken)
-        position = ((torch.arange(length, dtype=torch.float64) + 0.5) * total / length - 0.5).clamp(0, total - 1)
+        # In float32, as F.interpolate computes it.
+        position = ((torch.arange(length) + 0.5) * (total / length) - 0.5).clamp(0, total - 1)
         low = position.floor().long()
         high = (low + 1).clamp(max=total - 1)
-        right = (position - low).float()
+        right = position - low
         found = torch.zeros(self.dim, length)
         start = 0
         for piece in taken:

@@ -35,7 +35,7 @@ NOT_RUN = {
     "git clone REPOSITORY": "installs and tests; .ci/run does the same",
     "backtal demo": "a minute; tests/test_demo.py runs it smaller, .ci/run as it is",
     "for table in": "93 trainings; tests/test_experiment.py runs one table smaller",
-    "backtal train DATA --out RUN --recipe between-clicks": "DATA is the reader's; tests/test_train.py trains two stages",
+    "backtal train DATA --out RUN --recipe between-clicks": "tests/test_train.py trains two stages",
     "backtal ablate 7": "18 trainings; tests/test_experiment.py runs it smaller",
     "accelerate launch": "several processes; tests/test_train.py runs them",
     "backtal convert FILE.pth": "needs the authors' file; tests/test_convert.py runs it on one made here",

