@@ -70,4 +70,4 @@ def test_without_matplotlib_the_error_says_what_to_install(trained, tmp_path, mo
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = backtal("plot", "training", trained / "run", "--out", tmp_path / "x.png")
     assert done.exit_code == 1
-    assert done.stderr.strip() == 'backtal training: pictures need matplotlib: pip install "backtal[plot]"'
+    assert done.stderr.strip() == 'backtal plot training: pictures need matplotlib: pip install "backtal[plot]"'

@@ -16,16 +16,25 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except BackTALError as failure:
-            click.echo(f"backtal {self.name}: {failure}", err=True)
+            click.echo(f"{_called(ctx)}: {failure}", err=True)
             ctx.exit(2)
         except ImportError as failure:
             if "pip install" not in str(failure):
                 raise
-            click.echo(f"backtal {self.name}: {failure}", err=True)
+            click.echo(f"{_called(ctx)}: {failure}", err=True)
             ctx.exit(1)
         except OSError as failure:
-            click.echo(f"backtal {self.name}: {failure}", err=True)
+            click.echo(f"{_called(ctx)}: {failure}", err=True)
             ctx.exit(1)
+
+
+def _called(ctx: click.Context) -> str:
+    """The command as it was typed, its groups included."""
+    names = []
+    while ctx.parent is not None:
+        names.append(str(ctx.info_name))
+        ctx = ctx.parent
+    return " ".join(["backtal", *reversed(names)])
 
 
 def read_labels(path: Path | None) -> tuple[str, ...] | None:
