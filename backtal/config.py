@@ -137,6 +137,8 @@ class TrainingConfig:
         held_out: fraction of the *training* videos kept aside; the epoch with the lowest loss on them
             is kept. 0 trains on all and keeps the last epoch.
         allow_unclicked: train on videos without any click too, from their labels alone.
+        precision: of the network's products; weights, losses and Adam stay float32 (autocast).
+        compile: run the network through ``torch.compile``.
     """
 
     epochs: int = 100
@@ -149,6 +151,8 @@ class TrainingConfig:
     checkpoint_every: int = 10
     held_out: float = 0.0
     allow_unclicked: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "epochs", "batch_size", "stages", "checkpoint_every")

@@ -154,10 +154,10 @@ class BackTALModel(nn.Module):
             >>> model.run(VideoFeatures("v", torch.randn(16, 50), TimeAxis.even(50, 10.0))).cas.shape
             torch.Size([1, 3, 50])
         """
-        training, device = self.training, self.classifier.weight.device
+        training = self.training
         self.eval()
         try:
-            return self(self.prepare(video, ignore_spec=ignore_spec).features[None].to(device))
+            return self(self.prepare(video, ignore_spec=ignore_spec).features[None].to(self.classifier.weight))
         finally:
             self.train(training)
 
@@ -235,7 +235,7 @@ class BackTALModel(nn.Module):
         self.eval()
         try:
             parts = source.pieces if config.temporal_length is None else [source.rescaled(config.temporal_length)]
-            summary = run_chunked(self, config, parts, device=self._device)
+            summary = run_chunked(self, config, parts, device=self._device, dtype=self.classifier.weight.dtype)
         finally:
             self.train(training)
         axis = source.axis()

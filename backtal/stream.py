@@ -53,6 +53,7 @@ def run_chunked(
     *,
     chunk: int = CHUNK,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> "Summary":
     """Run the network over features that come piece by piece.
 
@@ -62,6 +63,7 @@ def run_chunked(
         chunks: ``[D, n]`` each, of any n, any real type.
         chunk: snippets that go through the network at once, beside the halo.
         device: of the network.
+        dtype: of the network.
 
     Returns:
         What localization needs of the whole video.
@@ -70,7 +72,7 @@ def run_chunked(
     # One array that doubles: small ones kept between the large ones of the network would scatter the memory.
     kept, used = torch.empty(classes + 1, 0), 0
     for block, left, length in _blocks(chunks, chunk, reach):
-        output = network(block[None].to(device, torch.float32))
+        output = network(block[None].to(device, dtype))
         inner = slice(left, left + length)
         if used + length > kept.shape[1]:
             kept = torch.cat([kept[:, :used], kept.new_empty(classes + 1, used + length)], dim=1)

@@ -136,6 +136,8 @@ class _Run:
             self.model.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
         self.parallel, self.optimizer, self.loader = accelerator.prepare(self.model, optimizer, loader)
+        if self.settings.compile:
+            self.parallel.compile(dynamic=True)
         self.first_epoch, self.best, self.best_loss = 1, dict[str, Tensor](), math.inf
         self.log: list[str] = []
 
@@ -219,7 +221,11 @@ class _Run:
         return self.settings.learning_rate * (1 + math.cos(math.pi * epochs_done / self.settings.epochs)) / 2
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        output = self.parallel(batch.features, batch.lengths, base_stream=True)
+        half = self.settings.precision == "bfloat16"
+        with torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=half):
+            output = self.parallel(batch.features, batch.lengths, base_stream=True)
+        if half:
+            output = type(output)(*(t.float() if t.is_floating_point() else t for t in output))
         return self.loss(output, batch.labels, batch.clicks, batch.taught)
 
     @torch.no_grad()

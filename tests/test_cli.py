@@ -57,6 +57,18 @@ def test_feature_files_and_settings(trained, tmp_path):
     assert "only localization settings" in refused.stderr
 
 
+def test_localize_in_bfloat16(trained, tmp_path):
+    def scores(*options):
+        done = backtal("localize", trained / "data", "--model", trained / "run", "--out", tmp_path / "p.json", *options)
+        assert done.exit_code == 0, done.output
+        results = json.loads((tmp_path / "p.json").read_text())["results"]
+        return {video: max(found, key=lambda s: s["score"])["score"] for video, found in results.items()}
+
+    exact, half = scores(), scores("--bf16")
+    assert half != exact
+    assert half == pytest.approx(exact, rel=0.05)
+
+
 def test_resume_and_guard(trained, tmp_path):
     run = shutil.copytree(trained / "run", tmp_path / "run")
     again = backtal("train", trained / "data", "--out", run, *SETTINGS)

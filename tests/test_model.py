@@ -6,7 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from backtal import BackTALLoss, BackTALModel, CheckpointError, ConfigError, DataError, LossConfig, ModelConfig
+from backtal import (
+    BackTALLoss,
+    BackTALModel,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    LossConfig,
+    ModelConfig,
+    localize,
+)
 from backtal.cas import topk_mean
 from backtal.features import TimeAxis, VideoFeatures
 
@@ -176,3 +185,16 @@ def test_damaged_checkpoints_are_refused(tmp_path, damage, message):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="nowhere: no such checkpoint folder"):
         BackTALModel.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_bfloat16_localizes_nearly_the_same(name):
+    model = make(VARIANTS[name])
+    video = VideoFeatures("v", torch.randn(6, 40), TimeAxis.even(40, 20.0))
+    expected, found = model.run(video), model.bfloat16().run(video)
+    assert found.cas.dtype == torch.bfloat16
+    torch.testing.assert_close(found.cas.float(), expected.cas, atol=0.03, rtol=0.05)
+    before = make(VARIANTS[name])
+    before.load_state_dict(model.state_dict())
+    assert len(model.localize(video)) == pytest.approx(len(before.localize(video)), rel=0.2)
+    assert localize(found, [video.axis], model.config.labels, model.localization)[0].segments

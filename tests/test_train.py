@@ -1,3 +1,4 @@
+import functools
 import json
 import multiprocessing
 import os
@@ -288,6 +289,21 @@ def test_two_processes_train_together(folder, tmp_path):
     assert BackTALModel.from_pretrained(tmp_path / "two").config.labels == ("jump", "run")
     log = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in log] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("settings", [["precision=bfloat16"], ["compile=true"]])
+def test_faster_arithmetic_learns_the_same(folder, tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    recipe = RECIPE.with_settings(["dropout=0", "input_dropout=0"])
+    run(folder, tmp_path / "a", recipe)
+    run(folder, tmp_path / "b", recipe.with_settings(settings))
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert {value.dtype for value in b.values()} == {torch.float32}
+    before, after = (
+        [json.loads(line)["total"] for line in (tmp_path / out / "log.jsonl").read_text().splitlines()] for out in "ab"
+    )
+    assert after == pytest.approx(before, rel=0.01)
+    assert same(a, b) == (settings == ["compile=true"])
 
 
 def test_training_config_defaults_are_the_papers():

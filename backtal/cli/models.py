@@ -78,6 +78,7 @@ def train(
     "--weights", multiple=True, type=click.Path(path_type=Path), help="The extractor's state dict; i3d: RGB, then flow."
 )
 @click.option("--keep-damaged", is_flag=True, help="Use what can be decoded of damaged videos.")
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
 def localize(
     inputs: tuple[Path, ...],
     names: tuple[str, ...],
@@ -88,6 +89,7 @@ def localize(
     extractor_name: str | None,
     weights: tuple[Path, ...],
     keep_damaged: bool,
+    bf16: bool,
 ) -> None:
     r"""Find the actions in INPUTS: dataset folders, feature files (.npz) or videos.
 
@@ -106,6 +108,8 @@ def localize(
     from backtal.video import is_video
 
     models = [BackTALModel.from_pretrained(name) for name in names]
+    if bf16:
+        models = [model.bfloat16() for model in models]
     model = models[0]
     changed = Recipe(model=model.config, localization=model.localization).with_settings(settings)
     if changed.model != model.config:

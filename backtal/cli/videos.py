@@ -63,7 +63,7 @@ def extract(
     options = {"workers": workers, "batch_size": batch_size, "bf16": bf16, "keep_damaged": keep_damaged}
     options["device"] = None if device == "auto" else device
     if engine == "ray":
-        from backtal.video.ray import extract_on_ray
+        from backtal.video.bulk import extract_on_ray
 
         report = extract_on_ray(paths, chosen, out, actors=actors, **options)
     else:

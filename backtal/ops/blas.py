@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 # A 1x1 kernel has no use for a dilation; given one, PyTorch takes oneDNN even on a single thread.
 _DILATION = 2
-# Elements of a tap's product that are held at once: about what a core's caches hold.
-_PRODUCT = 1 << 21
+# Elements of a block's product that are held at once: less wastes oneDNN's threads, more the caches.
+_PRODUCT = 3 << 19
 # Rows or columns of a tap's matrix that are multiplied at once: oneDNN copies them into an order of its own.
 _BLOCK = 512
 
@@ -75,7 +75,7 @@ def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tenso
     weight = _tap_major(weight)
     streams, batch, taps, length = affinity.shape
     out = x.new_empty(streams, batch, weight.shape[0], length)
-    for v in _chunks(batch, weight.shape[0] * length):
+    for v in _chunks(batch, weight.shape[0], length):
         for tap, here, there in _taps(taps, dilation, length):
             scale = affinity[:, v, tap, None]
             for o in _blocks(weight.shape[0]):
@@ -96,7 +96,7 @@ def backward(
     grad_x = torch.zeros_like(x) if needs_x else None
     grad_taps = weight.new_zeros(taps, *weight.shape[:2]) if needs_weight else None
     grad_affinity = torch.zeros_like(affinity) if needs_affinity else None
-    for v in _chunks(batch, max(weight.shape[:2]) * length):
+    for v in _chunks(batch, max(weight.shape[:2]), length):
         for tap, here, there in _taps(taps, dilation, length):
             source, scale = x[v, :, there], affinity[:, v, tap, None, here]
             outer = grad[:, v, :, here]
@@ -139,8 +139,8 @@ def _taps(taps: int, dilation: int, length: int) -> Iterator[tuple[int, slice, s
             yield tap, slice(low, high), slice(low + shift, high + shift)
 
 
-def _chunks(batch: int, per_video: int) -> Iterator[slice]:
-    size = max(1, _PRODUCT // max(1, per_video))
+def _chunks(batch: int, channels: int, length: int) -> Iterator[slice]:
+    size = max(1, _PRODUCT // max(1, min(channels, _BLOCK) * length))
     return (slice(start, start + size) for start in range(0, batch, size))
 
 
