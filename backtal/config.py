@@ -128,6 +128,7 @@ class TrainingConfig:
     Args:
         epochs: passes over the training videos.
         batch_size: videos per step and process.
+        min_epoch_steps: with few videos, an epoch goes through them several times, until it has so many steps.
         learning_rate: of Adam.
         weight_decay: of Adam.
         schedule: ``"constant"``, or ``"cosine"`` down to zero over the whole training.
@@ -143,6 +144,7 @@ class TrainingConfig:
 
     epochs: int = 100
     batch_size: int = 16
+    min_epoch_steps: int = 1
     learning_rate: float = 1e-4
     weight_decay: float = 5e-4
     schedule: Literal["constant", "cosine"] = "constant"
@@ -155,7 +157,7 @@ class TrainingConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "epochs", "batch_size", "stages", "checkpoint_every")
+        _at_least(self, 1, "epochs", "batch_size", "min_epoch_steps", "stages", "checkpoint_every")
         _at_most(self, 10, "stages")
         _at_least(self, 0, "weight_decay", "seed")
         _require(self.learning_rate > 0, self, "learning_rate", "positive")

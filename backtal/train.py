@@ -95,17 +95,18 @@ def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
 
 
 class EpochOrder(Sampler[int]):
-    """The order of the videos in an epoch: shuffled from the seed and the epoch alone."""
+    """The order of the videos in an epoch of so many passes: shuffled from the seed and the epoch alone."""
 
-    def __init__(self, indices: list[int], seed: int) -> None:
-        self.indices, self.seed, self.epoch = indices, seed, 0
+    def __init__(self, indices: list[int], seed: int, passes: int = 1) -> None:
+        self.indices, self.seed, self.passes, self.epoch = indices, seed, passes, 0
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.indices) * self.passes
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
-        yield from (self.indices[i] for i in torch.randperm(len(self.indices), generator=generator).tolist())
+        for _ in range(self.passes):
+            yield from (self.indices[i] for i in torch.randperm(len(self.indices), generator=generator).tolist())
 
 
 def _mix(*numbers: int) -> int:
@@ -130,7 +131,8 @@ class _Run:
             self.model.set_feature_statistics(training_set.mean, training_set.deviation)
         self.loss = BackTALLoss(recipe.loss, recipe.model.topk_ratio)
         training, self.held_out = self._split()
-        self.order = EpochOrder(training, self.settings.seed)
+        passes = math.ceil(self.settings.min_epoch_steps * self.settings.batch_size / len(training))
+        self.order = EpochOrder(training, self.settings.seed, passes)
         loader = DataLoader(training_set, batch_size=self.settings.batch_size, sampler=self.order, collate_fn=collate)
         optimizer = torch.optim.Adam(
             self.model.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay

@@ -1,4 +1,4 @@
-"""Localization settings for a dataset of one's own, chosen without any start or end label.
+"""Settings for a dataset of one's own, chosen without any start or end label.
 
 The measure is what clicks and video labels can say of segments on held-out training videos (`click_precision`): every
 stretch between two consecutive clicks should hold one segment of a label of the video, and no segment a click.
@@ -6,7 +6,7 @@ stretch between two consecutive clicks should hold one segment of a label of the
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,16 +41,18 @@ class Tuned:
     """What `tune` found.
 
     Attributes:
-        localization: the settings to use.
+        recipe: the settings to use; its localization and its kernel size may differ from those given.
         agreement: `click_precision` with them.
-        before: `click_precision` with the recipe's own.
-        trials: how many settings were tried.
+        before: `click_precision` with the localization settings given.
+        trials: how many localization settings were tried.
+        kernel_sizes: `click_precision` with each kernel size that was tried.
     """
 
-    localization: LocalizationConfig
+    recipe: Recipe
     agreement: float
     before: float
     trials: int
+    kernel_sizes: dict[int, float]
 
 
 def click_precision(
@@ -105,12 +107,14 @@ def tune(
     *,
     folds: int = 2,
     trials: int = 100,
+    kernel_sizes: Sequence[int] = (),
 ) -> Tuned:
-    """Choose localization settings by cross-validation within the training videos, from weak labels alone.
+    """Choose settings by cross-validation within the training videos, from weak labels alone.
 
-    The recipe is trained once for each part of the training videos that is left out; then settings are searched on what
-    these networks say of the videos they have not seen. New settings are taken only if they agree better in every part.
-    Stopped, it goes on where it was when called again.
+    The recipe is trained once for each part of the training videos that is left out, in one stage with each kernel
+    size, then as it is with the best. Localization settings are searched on what these last networks say of the videos
+    they have not seen. Other settings than the recipe's are taken only if they agree better in every part. Stopped, it
+    goes on where it was when called again.
 
     Args:
         dataset: with the training videos; start and end are not read.
@@ -119,10 +123,12 @@ def tune(
         recipe: all settings.
         out: folder for the networks and the trials.
         folds: parts that are left out in turn.
-        trials: settings to try.
+        trials: localization settings to try.
+        kernel_sizes: to try beside the recipe's: how many snippets a frame looks at, which should follow the length of
+            actions in snippets.
 
     Raises:
-        ConfigError: if optuna is missing.
+        ConfigError: if optuna is missing, or a kernel size is not odd.
         DataError: if there are fewer videos than folds, or no video with two clicks.
     """
     try:
@@ -132,13 +138,23 @@ def tune(
         raise ConfigError("tuning needs the package optuna: pip install 'backtal[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     out = Path(out)
-    parts = [list(part) for part in _held_out(dataset, subset, clicks, recipe, out, folds)]
+    own = recipe.model.kernel_size
+    one_stage = replace(recipe, training=replace(recipe.training, stages=1))
+    by_kernel = {}
+    for kernel_size in dict.fromkeys((own, *kernel_sizes) if kernel_sizes else ()):
+        parts = held_out(
+            dataset, subset, clicks, _with_kernel(one_stage, kernel_size), out / f"kernel{kernel_size}", folds
+        )
+        by_kernel[kernel_size] = [agreement(part, dataset.labels, recipe.localization) for part in parts]
+    better = {k: np.mean(found) for k, found in by_kernel.items() if all(np.greater(found, by_kernel[own]))}
+    recipe = _with_kernel(recipe, max(better, key=better.__getitem__, default=own))
+    parts = held_out(dataset, subset, clicks, recipe, out, folds)
 
     def agreements(config: LocalizationConfig) -> list[float]:
-        return [_agreement(part, dataset.labels, config) for part in parts]
+        return [agreement(part, dataset.labels, config) for part in parts]
 
     study = optuna.create_study(
-        study_name="localization",
+        study_name=f"localization, kernel size {recipe.model.kernel_size}",
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=recipe.training.seed),
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(out / "trials.log"))),
@@ -147,17 +163,24 @@ def tune(
     finished = len([trial for trial in study.trials if trial.state.is_finished()])
     for _ in progress(range(finished, trials), desc="trying settings", unit="trial", initial=finished, total=trials):
         trial = study.ask()
-        study.tell(trial, float(np.mean(agreements(_suggest(trial, recipe.localization)))))
-    own = agreements(recipe.localization)
-    best = _suggest(study.best_trial, recipe.localization)
+        study.tell(trial, float(np.mean(agreements(suggest(trial, recipe.localization)))))
+    before = agreements(recipe.localization)
+    best = suggest(study.best_trial, recipe.localization)
     found = agreements(best)
-    if any(b < a for a, b in zip(own, found, strict=True)):
-        best, found = recipe.localization, own
-    return Tuned(best, float(np.mean(found)), float(np.mean(own)), trials)
+    if all(np.greater(found, before)):
+        recipe = replace(recipe, localization=best)
+    else:
+        found = before
+    tried = {kernel_size: float(np.mean(values)) for kernel_size, values in by_kernel.items()}
+    return Tuned(recipe, float(np.mean(found)), float(np.mean(before)), trials, tried)
 
 
-def _suggest(trial: Any, base: LocalizationConfig) -> LocalizationConfig:
-    """The search space: what depends on a dataset's snippets, labels and density of actions."""
+def _with_kernel(recipe: Recipe, kernel_size: int) -> Recipe:
+    return replace(recipe, model=replace(recipe.model, kernel_size=kernel_size))
+
+
+def suggest(trial: Any, base: LocalizationConfig) -> LocalizationConfig:
+    """The search space, for an optuna trial: what depends on a dataset's snippets, labels and density of actions."""
     values = {
         "smoothing": trial.suggest_float("smoothing", 0.0, 3.0),
         "outer": trial.suggest_float("outer", 0.05, 1.0),
@@ -171,29 +194,44 @@ def _suggest(trial: Any, base: LocalizationConfig) -> LocalizationConfig:
     return replace(base, **values)
 
 
-def _agreement(videos: Sequence[HeldOut], labels: Sequence[str], config: LocalizationConfig) -> float:
+def agreement(videos: Sequence[HeldOut], labels: Sequence[str], config: LocalizationConfig) -> float:
+    """`click_precision` of held-out videos, localized with these settings."""
     found = [localize(v.output, [v.axis], labels, config, [v.video_id])[0] for v in videos]
     return click_precision(found, {v.video_id: v.clicks for v in videos}, {v.video_id: v.labels for v in videos})
 
 
-def _held_out(
+def held_out(
     dataset: VideoDataset, subset: str, clicks: Mapping[str, ClickTrack], recipe: Recipe, out: Path, folds: int
-) -> Iterator[Iterator[HeldOut]]:
+) -> list[list[HeldOut]]:
+    """Train the recipe without each part of the training videos in turn; what each network says of its part.
+
+    Args:
+        dataset: with the training videos.
+        subset: name of the training subset.
+        clicks: by video.
+        recipe: all settings.
+        out: folder for the networks; those that are there are not trained again.
+        folds: number of parts, each of consecutive videos.
+
+    Raises:
+        DataError: if there are fewer videos than folds.
+    """
     names = [video.video_id for video in dataset.annotations.subset(subset)]
     if not 2 <= folds <= len(names):
         raise DataError(f"{len(names)} training videos cannot be divided into {folds} folds")
-    size = math.ceil(len(names) / folds)
+    size, parts = math.ceil(len(names) / folds), []
     for fold in range(folds):
         left_out = set(names[fold * size : (fold + 1) * size])
         videos = {
             name: replace(video, subset="held out") if name in left_out else video
             for name, video in dataset.annotations.videos.items()
         }
-        part = copy.copy(dataset)
-        part.annotations = replace(dataset.annotations, videos=videos)
-        training_set = TrainingSet(part, subset, clicks, recipe.model, allow_unclicked=recipe.training.allow_unclicked)
+        rest = copy.copy(dataset)
+        rest.annotations = replace(dataset.annotations, videos=videos)
+        training_set = TrainingSet(rest, subset, clicks, recipe.model, allow_unclicked=recipe.training.allow_unclicked)
         model = fit(training_set, recipe, out / f"fold{fold + 1}", resume=True)
-        yield (_look(model, part, name, clicks) for name in sorted(left_out))
+        parts.append([_look(model, rest, name, clicks) for name in sorted(left_out)])
+    return parts
 
 
 def _look(model: BackTALModel, dataset: VideoDataset, name: str, clicks: Mapping[str, ClickTrack]) -> HeldOut:

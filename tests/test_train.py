@@ -13,7 +13,7 @@ import torch
 from conftest import TINY, make_folder
 from safetensors.torch import load_file
 
-from backtal import BackTALModel, CheckpointError, ConfigError, DataError, TrainingConfig
+from backtal import BackTALLoss, BackTALModel, CheckpointError, ConfigError, DataError, TrainingConfig
 from backtal.datasets import DatasetFolder, TrainingSet, collate
 from backtal.presets import recipe, video_labels_only
 from backtal.train import EpochOrder, fit
@@ -230,6 +230,23 @@ def test_order_depends_on_seed_and_epoch_only():
     assert order(0, 1) == order(0, 1)
     assert sorted(order(0, 1)) == list(range(20))
     assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
+
+
+@pytest.mark.parametrize(("least", "steps"), [(1, 2), (2, 2), (3, 4), (8, 8)])
+def test_few_videos_are_seen_several_times_an_epoch(folder, tmp_path, monkeypatch, least, steps):
+    seen = []
+    monkeypatch.setattr(BackTALLoss, "forward", record(seen, BackTALLoss.forward))
+    run(folder, tmp_path / "a", RECIPE.with_settings([f"min_epoch_steps={least}", "epochs=1"]))
+    assert len(seen) == steps
+    assert sorted(torch.cat(seen).tolist()) == sorted([[1, 0], [0, 1]] * (3 * steps // 2))
+
+
+def record(seen, forward):
+    def recording(self, output, labels, *others):
+        seen.append(labels)
+        return forward(self, output, labels, *others)
+
+    return recording
 
 
 def test_training_sees_the_label_set_and_the_clicks_only(folder):

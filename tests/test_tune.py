@@ -40,7 +40,7 @@ def test_settings_are_kept_unless_better_and_the_search_goes_on(folder, tmp_path
     clicks = data.clicks(data.click_files())
     first = tune(data, "training", clicks, RECIPE, tmp_path, folds=2, trials=3)
     assert first.agreement >= first.before
-    if first.localization != RECIPE.localization:
+    if first.recipe != RECIPE:
         assert first.agreement > first.before
     assert _trials(tmp_path) == 3
     assert tune(data, "training", clicks, RECIPE, tmp_path, folds=2, trials=3) == first
@@ -59,6 +59,25 @@ def test_starts_and_ends_are_not_read(folder, tmp_path):
         moved = [replace(s, start=0.0, end=video.duration) for s in video.ground_truth]
         data.annotations.videos[name] = replace(video, ground_truth=replace(video.ground_truth, segments=tuple(moved)))
     assert tune(data, "training", clicks, RECIPE, tmp_path / "b", folds=2, trials=2) == first
+
+
+def test_a_kernel_size_is_taken_where_every_part_agrees_better(folder, tmp_path, monkeypatch):
+    data = DatasetFolder(folder)
+    clicks = data.clicks(data.click_files())
+    asked = []
+
+    def held_out(dataset, subset, clicks, recipe, out, folds):
+        asked.append((recipe.model.kernel_size, recipe.training.stages, out.name))
+        return [[recipe.model.kernel_size] * fold for fold in (1, 2)]
+
+    better = {9: [0.5, 0.5], 3: [0.9, 0.4], 5: [0.6, 0.7], 7: [0.6, 0.6]}
+    monkeypatch.setattr("backtal.tune.held_out", held_out)
+    monkeypatch.setattr("backtal.tune.agreement", lambda part, labels, config: better[part[0]][len(part) - 1])
+    two = RECIPE.with_settings(["stages=2"])
+    found = tune(data, "training", clicks, two, tmp_path, folds=2, trials=1, kernel_sizes=(3, 5, 7))
+    assert found.recipe == two.with_settings(["kernel_size=5"])
+    assert found.kernel_sizes == pytest.approx({9: 0.5, 3: 0.65, 5: 0.65, 7: 0.6})
+    assert asked == [(k, 1, f"kernel{k}") for k in (9, 3, 5, 7)] + [(5, 2, tmp_path.name)]
 
 
 def test_too_few_videos(folder, tmp_path):
@@ -88,3 +107,17 @@ def test_the_command_writes_a_tuned_copy(folder, tmp_path):
     tuned = BackTALModel.from_pretrained(tmp_path / "tuned")
     for name, value in result["changed"].items():
         assert getattr(tuned.localization, name) == value
+
+
+def test_the_command_trains_the_kernel_size_it_found(folder, tmp_path, monkeypatch):
+    runner, trained = CliRunner(), tmp_path / "run"
+    settings = [part for setting in (*TINY, "epochs=2") for part in ("--set", setting)]
+    assert runner.invoke(main, ["train", str(folder), "--out", str(trained), *settings]).exit_code == 0
+    monkeypatch.setattr("backtal.tune.agreement", lambda part, labels, config: part[0].output.cas.shape[0] * 0.1)
+    monkeypatch.setattr("backtal.tune._with_kernel", lambda recipe, size: recipe.with_settings(["kernel_size=3"]))
+    arguments = ["tune", str(folder), "--model", str(trained), "--out", str(tmp_path / "tuned"), "--trials", "1"]
+    done = runner.invoke(main, [*arguments, "--kernel-size", "3"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["changed"]["kernel_size"] == 3
+    assert BackTALModel.from_pretrained(tmp_path / "tuned").config.kernel_size == 3

@@ -138,22 +138,39 @@ def localize(
 @click.option("--subset", default="training", show_default=True, help="Subset that the model was trained on.")
 @click.option("--folds", type=click.IntRange(min=2), default=2, show_default=True, help="Parts left out in turn.")
 @click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True, help="Settings to try.")
-def tune(data: Path, run: Path, out: Path, clicks: tuple[str, ...], subset: str, folds: int, trials: int) -> None:
-    r"""Choose the localization settings of a trained model, from clicks and video labels alone.
+@click.option(
+    "--kernel-size",
+    "kernel_sizes",
+    type=int,
+    multiple=True,
+    help="Also try networks in which a frame looks at so many snippets. Repeatable.",
+)
+def tune(
+    data: Path,
+    run: Path,
+    out: Path,
+    clicks: tuple[str, ...],
+    subset: str,
+    folds: int,
+    trials: int,
+    kernel_sizes: tuple[int, ...],
+) -> None:
+    r"""Choose settings for a trained model, from clicks and video labels alone.
 
-    Trains the same recipe again without each part of the training videos, and tries settings on what these networks say
-    of the part. Start and end of actions are not read. Stopped, the same command goes on.
+    Trains the same recipe again without each part of the training videos, and tries localization settings on what these
+    networks say of the part. Start and end of actions are not read. Stopped, the same command goes on.
 
     \b
-    Example:
+    Examples:
       backtal tune DATA --model RUN --out TUNED --clicks A1.txt
+      backtal tune DATA --model RUN --out TUNED --kernel-size 5 --kernel-size 17
     """
     from backtal.config import Recipe, from_dict
-    from backtal.datasets import DatasetFolder
+    from backtal.datasets import DatasetFolder, TrainingSet
     from backtal.errors import ConfigError
     from backtal.files import read_json
     from backtal.model import BackTALModel
-    from backtal.train import RECIPE_FILE
+    from backtal.train import RECIPE_FILE, fit
     from backtal.tune import tune as find_settings
 
     settings = read_json(run / RECIPE_FILE, ConfigError)
@@ -162,15 +179,25 @@ def tune(data: Path, run: Path, out: Path, clicks: tuple[str, ...], subset: str,
     model = BackTALModel.from_pretrained(run)
     folder = DatasetFolder(data)
     tracks = folder.clicks(folder.click_files(clicks))
-    found = find_settings(folder, subset, tracks, recipe, out / "folds", folds=folds, trials=trials)
-    model.localization = found.localization
-    model.save_pretrained(out)
+    found = find_settings(
+        folder, subset, tracks, recipe, out / "folds", folds=folds, trials=trials, kernel_sizes=kernel_sizes
+    )
+    chosen = found.recipe
+    if chosen.model != recipe.model:
+        allow = recipe.training.allow_unclicked
+        model = fit(TrainingSet(folder, subset, tracks, chosen.model, allow_unclicked=allow), chosen, out, resume=True)
+    else:
+        model.localization = chosen.localization
+        model.save_pretrained(out)
     changed = {
-        field.name: getattr(found.localization, field.name)
-        for field in fields(found.localization)
-        if getattr(found.localization, field.name) != getattr(recipe.localization, field.name)
+        field.name: getattr(after, field.name)
+        for before, after in ((recipe.model, chosen.model), (recipe.localization, chosen.localization))
+        for field in fields(after)
+        if getattr(after, field.name) != getattr(before, field.name)
     }
     result = {"agreement": found.agreement, "before": found.before, "trials": found.trials, "changed": changed}
+    if found.kernel_sizes:
+        result["kernel_sizes"] = found.kernel_sizes
     click.echo(json.dumps(result, indent=1))
 
 
