@@ -277,20 +277,22 @@ class TrainingSet(Dataset[Example]):
 
     def _read_all(self, cache_bytes: int) -> None:
         """Check every file, keep what fits in memory, gather the mean and deviation of each channel."""
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        lengths, total, squares = list[int](), torch.zeros(()), torch.zeros(())
         first = None
         for index in progress(range(len(self)), desc="reading features", unit="video", leave=False):
             video = self.folder.features(self.videos[index])
             first = first or video
             video.check(first.features.shape[0], self.model.kernel_size, self.model.feature_spec or first.spec)
             values = video.features.double()
-            count, total = count + values.shape[1], total + values.sum(1)
+            lengths.append(values.shape[1])
+            total = total + values.sum(1)
             squares = squares + values.square().sum(1)
             cache_bytes -= video.features.nbytes
             if cache_bytes >= 0:
                 self._cache[index] = video
         assert first is not None
         self.feature_dim, self.feature_spec = first.features.shape[0], self.model.feature_spec or first.spec
+        count, self.shortest = sum(lengths), min(lengths)
         self.mean = (total / count).float()
         self.deviation = (squares / count - (total / count).square()).clamp(min=0).sqrt().float()
 

@@ -107,7 +107,7 @@ def tune(
     *,
     folds: int = 2,
     trials: int = 100,
-    kernel_sizes: Sequence[int] = (),
+    kernel_sizes: Sequence[int] | None = None,
 ) -> Tuned:
     """Choose settings by cross-validation within the training videos, from weak labels alone.
 
@@ -125,7 +125,7 @@ def tune(
         folds: parts that are left out in turn.
         trials: localization settings to try.
         kernel_sizes: to try beside the recipe's: how many snippets a frame looks at, which should follow the length of
-            actions in snippets.
+            actions in snippets. About half and twice the recipe's where None, as far as every video is so long.
 
     Raises:
         ConfigError: if optuna is missing, or a kernel size is not odd.
@@ -139,6 +139,10 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     out = Path(out)
     own = recipe.model.kernel_size
+    if kernel_sizes is None:
+        allow = recipe.training.allow_unclicked
+        shortest = TrainingSet(dataset, subset, clicks, recipe.model, allow_unclicked=allow).shortest
+        kernel_sizes = [size for size in (own // 4 * 2 + 1, own * 2 - 1) if size <= shortest]
     one_stage = replace(recipe, training=replace(recipe.training, stages=1))
     by_kernel = {}
     for kernel_size in dict.fromkeys((own, *kernel_sizes) if kernel_sizes else ()):

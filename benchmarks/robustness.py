@@ -90,12 +90,15 @@ def main():
     parser.add_argument("--training-subset", default="training")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
+    parser.add_argument("--set", dest="settings", nargs="+", metavar="KEY=VALUE", default=[], help="for every method")
     arguments = parser.parse_args()
     folder = DatasetFolder(arguments.data)
     print(f"| | {' | '.join(METHODS)} |\n|---{'|---' * len(METHODS)}|", flush=True)
     for name in arguments.only:
         runs = {
-            (method, seed): condition(arguments, folder, name, recipe(base).with_settings(settings), seed)
+            (method, seed): condition(
+                arguments, folder, name, recipe(base).with_settings([*settings, *arguments.settings]), seed
+            )
             for method, (base, settings) in METHODS.items()
             for seed in range(arguments.seeds)
         }

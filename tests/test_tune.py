@@ -77,7 +77,19 @@ def test_a_kernel_size_is_taken_where_every_part_agrees_better(folder, tmp_path,
     found = tune(data, "training", clicks, two, tmp_path, folds=2, trials=1, kernel_sizes=(3, 5, 7))
     assert found.recipe == two.with_settings(["kernel_size=5"])
     assert found.kernel_sizes == pytest.approx({9: 0.5, 3: 0.65, 5: 0.65, 7: 0.6})
-    assert asked == [(k, 1, f"kernel{k}") for k in (9, 3, 5, 7)] + [(5, 2, tmp_path.name)]
+    assert asked[-5:] == [(k, 1, f"kernel{k}") for k in (9, 3, 5, 7)] + [(5, 2, tmp_path.name)]
+
+
+@pytest.mark.parametrize(("own", "tried"), [(9, [9, 5, 17]), (3, [3, 1, 5]), (17, [17, 9])])
+def test_kernel_sizes_tried_of_itself(folder, tmp_path, monkeypatch, own, tried):
+    """Half and twice, but nothing longer than the shortest video: 20 snippets."""
+    data = DatasetFolder(folder)
+    monkeypatch.setattr("backtal.tune.held_out", lambda *arguments: [[arguments[3].model.kernel_size]])
+    monkeypatch.setattr("backtal.tune.agreement", lambda part, labels, config: 0.5)
+    mine = RECIPE.with_settings([f"kernel_size={own}"])
+    found = tune(data, "training", data.clicks(data.click_files()), mine, tmp_path, folds=2, trials=1)
+    assert list(found.kernel_sizes) == tried
+    assert found.recipe == mine
 
 
 def test_too_few_videos(folder, tmp_path):

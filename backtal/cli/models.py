@@ -143,7 +143,7 @@ def localize(
     "kernel_sizes",
     type=int,
     multiple=True,
-    help="Also try networks in which a frame looks at so many snippets. Repeatable.",
+    help="Try networks in which a frame looks at so many snippets. Repeatable.  [default: half and twice the model's]",
 )
 def tune(
     data: Path,
@@ -157,13 +157,14 @@ def tune(
 ) -> None:
     r"""Choose settings for a trained model, from clicks and video labels alone.
 
-    Trains the same recipe again without each part of the training videos, and tries localization settings on what these
-    networks say of the part. Start and end of actions are not read. Stopped, the same command goes on.
+    Trains the same recipe again without each part of the training videos, and judges settings by what these networks
+    say of the part: first how many snippets a frame looks at, then how segments are made. Start and end of actions are
+    not read. Takes about three times as long as the training; stopped, the same command goes on.
 
     \b
     Examples:
       backtal tune DATA --model RUN --out TUNED --clicks A1.txt
-      backtal tune DATA --model RUN --out TUNED --kernel-size 5 --kernel-size 17
+      backtal tune DATA --model RUN --out TUNED --kernel-size 5 --kernel-size 17 --kernel-size 33
     """
     from backtal.config import Recipe, from_dict
     from backtal.datasets import DatasetFolder, TrainingSet
@@ -180,7 +181,7 @@ def tune(
     folder = DatasetFolder(data)
     tracks = folder.clicks(folder.click_files(clicks))
     found = find_settings(
-        folder, subset, tracks, recipe, out / "folds", folds=folds, trials=trials, kernel_sizes=kernel_sizes
+        folder, subset, tracks, recipe, out / "folds", folds=folds, trials=trials, kernel_sizes=kernel_sizes or None
     )
     chosen = found.recipe
     if chosen.model != recipe.model:
