@@ -1,7 +1,7 @@
 """CVAT: XML 1.1 for video (tracks) and for images (tags and shapes of single frames). Frames count from 0."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -82,41 +82,40 @@ def _hidden(shape: Element) -> bool:
 
 
 def _write(tracks: Sequence[ClickTrack], labels: Sequence[str], rates: Rates) -> str:
+    """One video as a task, several as a project of one task each, in a subset of its own."""
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"
-    project = SubElement(SubElement(root, "meta"), "project")
-    tasks = SubElement(project, "tasks")
-    _describe_labels(project, (*labels, BACKGROUND))
+    meta, alone = SubElement(root, "meta"), len(tracks) == 1
+    project = SubElement(meta, "task" if alone else "project")
+    tasks = project if alone else SubElement(project, "tasks")
     count = 0
     for index, track in enumerate(tracks):
         rate = rate_of(rates, track.video_id, "form cvat")
         frames = [round(click.time * rate) for click in track.clicks]
-        _describe_task(tasks, index, track.video_id, size=max(frames) + 1)
+        task = project if alone else SubElement(tasks, "task")
+        belongs = {} if alone else {"task_id": str(index), "subset": track.video_id}
+        _describe(task, id=index, name=track.video_id, size=max(frames) + 1, mode="interpolation")
+        _describe(task, source=f"{track.video_id}.mp4", **({} if alone else {"subset": track.video_id}))
         for click, frame in zip(track.clicks, frames, strict=True):
-            where = {"id": str(count), "label": click.label, "source": "manual", "task_id": str(index)}
+            where = {"id": str(count), "label": click.label, "source": "manual", **belongs}
             element = SubElement(root, "track", where)
             for shown, outside in ((frame, "0"), (frame + 1, "1")):
                 position = {"frame": str(shown), "keyframe": "1", "outside": outside, "occluded": "0"}
                 SubElement(element, "points", {**position, "points": "0.00,0.00", "z_order": "0"})
             count += 1
+    listed = SubElement(project, "labels")
+    for label in (*labels, BACKGROUND):
+        element = SubElement(listed, "label")
+        _describe(element, name=label, type="points", attributes="")
+    # The size of the pictures is not known here, but readers of the format ask for it.
+    _describe(SubElement(project, "original_size"), width=0, height=0)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _describe_labels(project: Element, labels: Iterable[str]) -> None:
-    listed = SubElement(project, "labels")
-    for label in labels:
-        element = SubElement(listed, "label")
-        SubElement(element, "name").text = label
-        SubElement(element, "type").text = "points"
-        SubElement(element, "attributes")
-
-
-def _describe_task(tasks: Element, index: int, video: str, size: int) -> None:
-    task = SubElement(tasks, "task")
-    facts = {"id": index, "name": video, "size": size, "mode": "interpolation", "source": f"{video}.mp4"}
+def _describe(element: Element, **facts: object) -> None:
     for name, value in facts.items():
-        SubElement(task, name).text = str(value)
+        SubElement(element, name).text = str(value)
 
 
 VIDEO = Form(lambda text: text.lstrip().startswith("<") and "<annotations" in text, _read, _write)

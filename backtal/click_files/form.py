@@ -51,7 +51,10 @@ def rate_of(rates: Rates, video: str, where: str) -> float:
     """
     rate = rates.get(video) if isinstance(rates, Mapping) else rates
     if not rate or not 0 < rate < math.inf:
-        raise DataError(f"{where}: the frame rate of video {video} is not known, but this form counts frames")
+        raise DataError(
+            f"{where}: the frame rate of video {video} is not known, and this form counts frames; give `fps` in the "
+            "annotations, or convert the file with --fps"
+        )
     return float(rate)
 
 
