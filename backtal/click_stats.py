@@ -204,9 +204,10 @@ class ClickReport:
 
     def __str__(self) -> str:
         columns = [dict(_facts(stats)) for stats in self.annotators.values()]
-        width = max(map(len, columns[0])) + 2
+        rows = max(columns, key=len, default={})
+        width = max(map(len, rows), default=0) + 2
         lines = ["".join([" " * width, *(f"{name:>16}" for name in self.annotators)])]
-        lines += ["".join([f"{row:<{width}}", *(f"{column[row]:>16}" for column in columns)]) for row in columns[0]]
+        lines += ["".join([f"{row:<{width}}", *(f"{c.get(row, ''):>16}" for c in columns)]) for row in rows]
         return "\n".join([*lines, *map(str, self.agreements)])
 
 

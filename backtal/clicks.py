@@ -114,7 +114,7 @@ def simulate_clicks(
         >>> jumps = [Segment(2, 4, "jump"), Segment(4.6, 6, "jump")]
         >>> clicked = simulate_clicks("v", jumps, 9.0, np.random.default_rng(0), shortest_gap=1.0)
         >>> clicked.times()
-        [1.5, 8.0]
+        [1.5, 7.5]
     """
     segments, clicks = list(segments), []
     for start, end in background_stretches(segments, duration):
@@ -160,7 +160,7 @@ def damage_clicks(
     Example:
         >>> track = ClickTrack("v", (Click(1.0), Click(8.0)))
         >>> damage_clicks(track, [Segment(3, 5, "jump")], np.random.default_rng(0), wrong=1.0, frame_rate=2).times()
-        [3.5, 4.5]
+        [3.0, 3.0]
     """
     actions = _visible(segments, frame_rate)
     clicks = [click for click in track.clicks if rng.random() >= drop]

@@ -341,6 +341,10 @@ DAMAGED = {
     ),
     "ls frame 0": (changed(TIMELINE, (*RESULT, "value", "ranges", 0, "start"), 0), "frames count from 1, found 0"),
     "ls label": (changed(TIMELINE, (*RESULT, "value", "timelinelabels"), []), "result 0: no label"),
+    "ls endless": (
+        [task({"sequence": [{"frame": 9}], "framesCount": 1, "duration": 1e308, "labels": ["x"]})],
+        "at inf s",
+    ),
     "ls video": (changed(TIMELINE, (0, "data"), {"text": "x"}), "task 0: 'video' must be a text, found NoneType"),
     "sfnet": ("v,1.5,jump\nv,2.5\n", "line 2: expected video,second,label, found 'v,2.5'"),
     "sfnet negative": ("v,1.5,jump\nv,-2,jump\n", "line 2: expected video,second,label"),

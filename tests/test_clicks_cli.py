@@ -126,6 +126,17 @@ def test_stats(folder, tmp_path):
     assert "cannot be read" in backtal("stats", folder / "gone.txt", code=2).stderr
 
 
+def test_stats_where_nothing_can_be_compared(folder, tmp_path):
+    write_clicks(tmp_path / "other.txt", [ClickTrack("elsewhere", (Click(1.0),))], LABELS)
+    done = backtal("stats", folder, "A1.txt", tmp_path / "other.txt")
+    rows = {line[:36].strip(): line[36:].split() for line in done.stdout.splitlines()}
+    assert rows["videos"] == ["6", "1"]
+    assert len(rows["background stretches"]) == 1
+    (folder / "clicks" / "A1.txt").unlink()
+    assert "no click file in its folder clicks; name one" in backtal("stats", folder, code=2).stderr
+    assert "no click file" not in backtal("check", folder).stderr
+
+
 def test_stats_of_files_of_one_name(folder, tmp_path):
     other = tmp_path / "A1.txt"
     other.write_bytes((folder / "clicks" / "A1.txt").read_bytes())

@@ -175,12 +175,15 @@ def stats(sources: tuple[Path, ...], figure: Path | None, as_json: bool) -> None
     from backtal.click_files import read_clicks
     from backtal.click_stats import click_report
     from backtal.datasets import DatasetFolder
+    from backtal.errors import DataError
     from backtal.plot import click_positions, save
 
     dataset = DatasetFolder(sources[0]) if sources[0].is_dir() else None
     files = list(sources)
     if dataset:
         files = dataset.click_files(sources[1:]) if sources[1:] else dataset.click_paths()
+    if not files:
+        raise DataError(f"{sources[0]}: no click file in its folder clicks; name one")
     short = len({path.stem for path in files}) == len(files)
     read = dataset.read_clicks if dataset else read_clicks
     tracks = {path.stem if short else str(path): read(path) for path in files}

@@ -3,6 +3,7 @@
 ``docs/clicks.md`` says which facts about each form come from its documentation and which are assumed.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -126,6 +127,8 @@ def _parse(text: str, where: str, frame_rates: Rates, background: Collection[str
         )
     names = {name.casefold() for name in background}
     for video, click in form.read(text, where, frame_rates):
+        if not math.isfinite(click.time):
+            raise DataError(f"{where}: video {video}: a click at {click.time} s")
         label = BACKGROUND if click.label.casefold() in names else click.label
         yield video, Click(click.time, label, click.round)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from backtal.click_files.form import Form, Rates, number, rate_of, video_of
+from backtal.click_files.form import Form, Rates, middle, number, rate_of, video_of
 from backtal.clicks import BACKGROUND, Click, ClickTrack
 from backtal.errors import DataError
 
@@ -57,10 +57,10 @@ def _track(track: Element, place: str) -> Iterator[tuple[str, float]]:
             drawn = first is None or shape.get("keyframe", "1") == "1"
             first, last = frame if first is None else first, frame if drawn else last
         elif first is not None:
-            yield label, (first + frame - 1) / 2
+            yield label, middle(first, frame - 1)
             first = None
     if first is not None and last is not None:
-        yield label, (first + last) / 2
+        yield label, middle(first, last)
 
 
 def _image(image: Element, place: str) -> Iterator[tuple[str, float]]:

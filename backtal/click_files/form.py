@@ -43,6 +43,11 @@ def number(value: Any, where: str, what: str) -> float:
     return found
 
 
+def middle(first: float, last: float) -> float:
+    """The middle of two numbers, exact where they are equal, however large."""
+    return first + (last - first) / 2
+
+
 def rate_of(rates: Rates, video: str, where: str) -> float:
     """Frames per second of a video.
 
@@ -83,7 +88,7 @@ def parse_json(text: str, where: str) -> Any:
         raise DataError(f"{where}: not valid JSON: {failure}") from None
 
 
-def a(kind: type, value: Any, where: str, what: str) -> Any:
+def expect(kind: type, value: Any, where: str, what: str) -> Any:
     """`value`, if it is a dict, list or str as it should be.
 
     Raises:

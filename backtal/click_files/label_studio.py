@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backtal.click_files.form import Form, Rates, a, number, parse_json, rate_of, video_of
+from backtal.click_files.form import Form, Rates, expect, middle, number, parse_json, rate_of, video_of
 from backtal.clicks import Click, ClickTrack
 from backtal.errors import DataError
 from backtal.files import VIDEO_SUFFIXES
@@ -16,7 +16,7 @@ def _read(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Click]]:
     content = parse_json(text, where)
     for index, task in enumerate(content if isinstance(content, list) else [content]):
         place = f"{where}: task {index}"
-        data = a(dict, a(dict, task, place, "it").get("data", task), place, "'data'")
+        data = expect(dict, expect(dict, task, place, "it").get("data", task), place, "'data'")
         regions = list(_regions(task, place))
         if regions:
             video, address = _video(data, place)
@@ -30,7 +30,7 @@ def _video(data: Mapping[str, Any], place: str) -> tuple[str, str]:
     addresses = [v for v in data.values() if isinstance(v, str) and any(v.lower().endswith(s) for s in VIDEO_SUFFIXES)]
     address = data.get("video") or next(iter(addresses), None)
     name = data.get("video_id") or (address and _uploaded(address))
-    return a(str, name, place, "'video'"), str(address)
+    return expect(str, name, place, "'video'"), str(address)
 
 
 def _uploaded(address: Any) -> str:
@@ -47,13 +47,13 @@ def _regions(task: Mapping[str, Any], place: str) -> Iterator[tuple[int, str, Ma
                 if isinstance(value, dict):
                     yield 1, f"{place}, {key!r} {index}", value
         return
-    annotations = a(list, task["annotations"], place, "'annotations'")
-    kept = [a(dict, annotation, place, "an annotation") for annotation in annotations]
+    annotations = expect(list, task["annotations"], place, "'annotations'")
+    kept = [expect(dict, annotation, place, "an annotation") for annotation in annotations]
     for round_, annotation in enumerate((one for one in kept if not one.get("was_cancelled")), 1):
-        for index, result in enumerate(a(list, annotation.get("result"), place, "'result' of an annotation")):
+        for index, result in enumerate(expect(list, annotation.get("result"), place, "'result' of an annotation")):
             region_place = f"{place}, annotation {round_ - 1}, result {index}"
-            value = a(dict, result, region_place, "it").get("value", {})
-            yield round_, region_place, a(dict, value, region_place, "'value'")
+            value = expect(dict, result, region_place, "it").get("value", {})
+            yield round_, region_place, expect(dict, value, region_place, "'value'")
 
 
 def _clicks(
@@ -61,20 +61,20 @@ def _clicks(
 ) -> Iterator[tuple[str, float]]:
     """Label and second of the clicks of a region: ranges of frames, drawn rectangles, or seconds."""
     if "ranges" in value:
-        items = [a(dict, item, place, "a range") for item in a(list, value["ranges"], place, "'ranges'")]
+        items = [expect(dict, item, place, "a range") for item in expect(list, value["ranges"], place, "'ranges'")]
         runs = [tuple(number(item.get(key), place, f"{key!r}") for key in ("start", "end")) for item in items]
     elif "sequence" in value:
-        runs = _runs(a(list, value["sequence"], place, "'sequence'"), place)
+        runs = _runs(expect(list, value["sequence"], place, "'sequence'"), place)
     elif "start" in value and "end" in value:
         start, end = (number(value[key], place, f"{key!r}") for key in ("start", "end"))
-        yield _label(value, place), (start + end) / 2
+        yield _label(value, place), middle(start, end)
         return
     else:
         return
     for first, last in runs:
         if first < 1 or last < 1:
             raise DataError(f"{place}: frames count from 1, found {first:g} to {last:g}")
-        yield _label(value, place), ((first + last) / 2 - 1) / _rate(value, data, rates, video[0], place)
+        yield _label(value, place), (middle(first, last) - 1) / _rate(value, data, rates, video[0], place)
 
 
 def _runs(drawn: Sequence[Any], place: str) -> list[tuple[float, float]]:
@@ -84,7 +84,7 @@ def _runs(drawn: Sequence[Any], place: str) -> list[tuple[float, float]]:
     """
     runs, first, last = [], None, None
     for item in drawn:
-        item = a(dict, item, place, "a part of 'sequence'")
+        item = expect(dict, item, place, "a part of 'sequence'")
         last = number(item.get("frame"), place, "'frame'")
         first = last if first is None else first
         if not item.get("enabled", True):
@@ -97,7 +97,7 @@ def _label(value: Mapping[str, Any], place: str) -> str:
     """The first label of a region, whatever the control is called: ``timelinelabels``, ``labels`` ..."""
     for key, labels in value.items():
         if key.endswith("labels") and isinstance(labels, list) and labels:
-            return a(str, labels[0], place, f"{key}[0]")
+            return expect(str, labels[0], place, f"{key}[0]")
     raise DataError(f"{place}: no label")
 
 

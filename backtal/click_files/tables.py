@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from backtal.click_files.form import Form, Rates, rate_of
+from backtal.click_files.form import Form, Rates, middle, rate_of
 from backtal.clicks import BACKGROUND, Click, ClickTrack
 from backtal.errors import DataError
 
@@ -66,7 +66,7 @@ def _read_backtal(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Cl
             raise DataError(f"{place}: URLID or Tag is empty")
         if not 0 <= start <= end < math.inf:
             raise DataError(f"{place}: not a click: Start {start}, End {end}")
-        yield row["URLID"], Click((start + end) / 2, row["Tag"], round_)
+        yield row["URLID"], Click(middle(start, end), row["Tag"], round_)
 
 
 def _write_backtal(tracks: Sequence[ClickTrack], labels: Sequence[str], rates: Rates) -> str:

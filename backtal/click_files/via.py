@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backtal.click_files.form import Form, Rates, a, number, parse_json, video_of
+from backtal.click_files.form import Form, Rates, expect, middle, number, parse_json, video_of
 from backtal.click_files.tables import rows, table
 from backtal.clicks import BACKGROUND, Click, ClickTrack
 from backtal.errors import DataError
@@ -15,31 +15,30 @@ _SELECT, _VIDEO, _LOCAL = 4, 4, 1
 
 
 def _read_project(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Click]]:
-    store = a(dict, parse_json(text, where), where, "a VIA project")
-    parts = {key: a(dict, store.get(key), where, repr(key)) for key in ("metadata", "view", "file", "attribute")}
+    store = expect(dict, parse_json(text, where), where, "a VIA project")
+    parts = {key: expect(dict, store.get(key), where, repr(key)) for key in ("metadata", "view", "file", "attribute")}
     for name, entry in parts["metadata"].items():
         place = f"{where}: metadata {name!r}"
-        entry = a(dict, entry, place, "it")
-        times = a(list, entry.get("z"), place, "'z'")
+        entry = expect(dict, entry, place, "it")
+        times = expect(list, entry.get("z"), place, "'z'")
         if times:
             video = _file_of(parts, str(entry.get("vid")), place)
-            label = _label(a(dict, entry.get("av"), place, "'av'"), parts["attribute"], place)
+            label = _label(expect(dict, entry.get("av"), place, "'av'"), parts["attribute"], place)
             yield video, Click(_middle(times, place), label)
 
 
 def _file_of(parts: Mapping[str, Any], view: str, place: str) -> str:
     """The video of a view; where it shows several files side by side, the first."""
-    shown = a(dict, parts["view"].get(view), place, f"its view {view!r}")
-    files = a(list, shown.get("fid_list"), place, f"'fid_list' of view {view!r}")
+    shown = expect(dict, parts["view"].get(view), place, f"its view {view!r}")
+    files = expect(list, shown.get("fid_list"), place, f"'fid_list' of view {view!r}")
     if not files:
         raise DataError(f"{place}: view {view!r} shows no file")
-    file = a(dict, parts["file"].get(str(files[0])), place, f"file {files[0]!r}")
-    return video_of(a(str, file.get("fname") or file.get("src"), place, f"'fname' of file {files[0]!r}"))
+    file = expect(dict, parts["file"].get(str(files[0])), place, f"file {files[0]!r}")
+    return video_of(expect(str, file.get("fname") or file.get("src"), place, f"'fname' of file {files[0]!r}"))
 
 
 def _middle(times: Sequence[Any], place: str) -> float:
-    found = [number(time, place, "its time") for time in (times[0], times[-1])]
-    return sum(found) / 2
+    return middle(*(number(time, place, "its time") for time in (times[0], times[-1])))
 
 
 def _label(values: Mapping[str, Any], attributes: Mapping[str, Any], place: str) -> str:
@@ -61,7 +60,7 @@ def _read_table(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Clic
         if line.startswith(_HEADER):
             columns = line.removeprefix(_HEADER).split(",")
         elif line.startswith("# ATTRIBUTE = "):
-            attributes = a(dict, parse_json(line.partition("=")[2], place), place, "ATTRIBUTE")
+            attributes = expect(dict, parse_json(line.partition("=")[2], place), place, "ATTRIBUTE")
         elif line and not line.startswith("#"):
             ((_, fields),) = rows(line, place)
             click = _row(dict(zip(columns, fields, strict=False)), attributes, place)
@@ -73,17 +72,17 @@ def _row(row: Mapping[str, str], attributes: Mapping[str, Any], place: str) -> t
     if missing := {"file_list", "metadata"}.difference(row):
         raise DataError(f"{place}: no column {', '.join(sorted(missing))}")
     if "temporal_coordinates" in row:
-        times = a(list, parse_json(row["temporal_coordinates"], place), place, "temporal_coordinates")
+        times = expect(list, parse_json(row["temporal_coordinates"], place), place, "temporal_coordinates")
     else:
         start = row.get("temporal_segment_start", "")
         times = [start, row.get("temporal_segment_end") or start]
-    files = a(list, parse_json(row["file_list"], place), place, "file_list")
+    files = expect(list, parse_json(row["file_list"], place), place, "file_list")
     if not times:
         return None
     if not files:
         raise DataError(f"{place}: file_list is empty")
-    values = a(dict, parse_json(row["metadata"], place), place, "metadata")
-    video = video_of(a(str, files[0], place, "file_list[0]"))
+    values = expect(dict, parse_json(row["metadata"], place), place, "metadata")
+    video = video_of(expect(str, files[0], place, "file_list[0]"))
     return video, Click(_middle(times, place), _label(values, attributes, place))
 
 
