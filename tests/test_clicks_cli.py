@@ -38,6 +38,15 @@ def test_convert_there_and_back(folder, tmp_path, form):
     assert source.read_bytes() == before
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_training_reads_every_form(folder, form):
+    dataset = DatasetFolder(folder)
+    tracks = dataset.clicks(dataset.click_files())
+    rates = dataset.annotations.frame_rates
+    write_clicks(folder / "clicks" / "other", tracks.values(), LABELS, form=form, frame_rates=rates)
+    assert dataset.clicks([folder / "clicks" / "other"]) == tracks
+
+
 def test_convert_puts_files_together_and_takes_names(tmp_path):
     (tmp_path / "a").write_text("v,1.0,nichts\n")
     (tmp_path / "b").write_text("class,video_id,point\njump,v,50\n")

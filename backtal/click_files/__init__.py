@@ -94,9 +94,10 @@ def write_clicks(
     if form not in FORMS:
         raise DataError(f"unknown form of click file {form!r}; known are {', '.join(FORMS)}")
     clicks: dict[str, tuple[Click, ...]] = {}
+    known = {*labels, BACKGROUND}
     for track in tracks:
         for click in track.clicks:
-            if click.label not in (*labels, BACKGROUND):
+            if click.label not in known:
                 raise DataError(f"video {track.video_id}: click with unknown label {click.label!r}")
         if len(track):
             clicks[track.video_id] = clicks.get(track.video_id, ()) + track.clicks
