@@ -104,6 +104,7 @@ def _write_project(tracks: Sequence[ClickTrack], labels: Sequence[str], rates: R
     names = {str(index): f"{track.video_id}.mp4" for index, track in enumerate(tracks, 1)}
     project = {"pid": "__VIA_PROJECT_ID__", "rev": "__VIA_PROJECT_REV_ID__"}
     project |= {"rev_timestamp": "__VIA_PROJECT_REV_TIMESTAMP__", "pname": "clicks", "creator": "backtal"}
+    project |= {"data_format_version": "3.1.2"}
     store = {
         "project": {**project, "created": 0, "vid_list": list(names)},
         "config": {
