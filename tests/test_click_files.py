@@ -5,7 +5,7 @@ import math
 
 import pytest
 from conftest import shared
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtal import Click, ClickTrack, DataError, read_clicks, write_clicks
@@ -271,6 +271,7 @@ def test_names_of_videos():
         "v.1": "v.1",
         ".mp4": ".mp4",
         "https://x.org/a%20b.webm?token=1#t=3": "a b",
+        "https://[x.org/v.mp4": "v",
     }.items():
         assert video_of(address) == name
 
@@ -418,6 +419,7 @@ def or_refused(path):
     assert message.startswith(str(path))
 
 
+@settings(max_examples=300)
 @given(st.sampled_from(list(examples())), st.data())
 def test_a_damaged_text_is_read_or_refused(place, text, data):
     start = data.draw(st.integers(0, len(text)))

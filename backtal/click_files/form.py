@@ -2,10 +2,11 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from backtal.clicks import Click, ClickTrack
 from backtal.errors import DataError
@@ -70,7 +71,7 @@ def video_of(address: str) -> str:
         >>> video_of("https://example.org/day%201.mp4?raw=1"), video_of("videos/day.1"), video_of("D:\\day1.avi")
         ('day 1', 'day.1', 'day1')
     """
-    path = unquote(urlsplit(address).path) if "://" in address else address
+    path = unquote(re.split(r"[?#]", address)[0]) if "://" in address else address
     name = PurePosixPath(path.replace("\\", "/")).name
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and f"{dot}{suffix}".lower() in VIDEO_SUFFIXES else name
