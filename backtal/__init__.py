@@ -3,7 +3,8 @@
 from importlib.metadata import version
 
 from backtal.cas import BackTALOutput
-from backtal.clicks import Click, ClickTrack, read_clicks, simulate_clicks, write_clicks
+from backtal.click_files import read_clicks, write_clicks
+from backtal.clicks import Click, ClickTrack, simulate_clicks
 from backtal.config import LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig
 from backtal.errors import BackTALError, CheckpointError, ConfigError, DataError
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, read_features, write_features

@@ -47,6 +47,11 @@ class Annotations:
     labels: tuple[str, ...]
     videos: dict[str, Video]
 
+    @property
+    def frame_rates(self) -> dict[str, float]:
+        """Frames per second of the videos where they are known."""
+        return {name: video.frame_rate for name, video in self.videos.items() if video.frame_rate}
+
     def subset(self, name: str) -> list[Video]:
         """The videos of a subset, in the file's order.
 

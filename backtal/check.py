@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from backtal.annotations import Video
+from backtal.click_stats import ClickCount, clicks_inside_actions, count_clicks
 from backtal.clicks import BACKGROUND, Click, ClickTrack
 from backtal.datasets import VideoDataset
 from backtal.errors import DataError, name_some
@@ -34,28 +35,6 @@ class Finding:
         listed = f": {name_some(self.items)}" if self.items else ""
         advice = f"\n      {self.advice}" if self.advice else ""
         return f"  {self.level}: {self.message}{listed}{advice}"
-
-
-@dataclass(frozen=True)
-class ClickCount:
-    """Counts of one click file: `inside` are background clicks within an action, `on_edge` those exactly on an end."""
-
-    file: str
-    videos: int
-    clicks: int
-    background: int
-    inside: int
-    on_edge: int
-
-    def __str__(self) -> str:
-        text = f"clicks {self.file}: {self.clicks} in {self.videos} videos"
-        if self.background < self.clicks:
-            text += f", {self.clicks - self.background} of them on actions"
-        if self.background:
-            share = 100 * self.inside / self.background
-            text += f"; {self.inside} background clicks ({share:.1f} %) lie inside an action"
-            text += f", {self.on_edge} of these exactly on its start or end" if self.on_edge else ""
-        return text
 
 
 @dataclass(frozen=True)
@@ -91,7 +70,11 @@ class DatasetReport:
 
 
 def check_dataset(
-    dataset: VideoDataset, click_files: Sequence[str | Path] = (), *, features: bool = True
+    dataset: VideoDataset,
+    click_files: Sequence[str | Path] = (),
+    *,
+    features: bool = True,
+    annotations: bool = True,
 ) -> DatasetReport:
     """Read everything and report what is missing and what does not line up, instead of stopping at the first problem.
 
@@ -99,12 +82,13 @@ def check_dataset(
         dataset: an opened dataset folder, or other layout.
         click_files: paths, or names of the dataset's own files; all of its own where empty.
         features: also read the features.
+        annotations: also look for what is odd in the annotations.
 
     Raises:
         DataError: if a click file is not there. (Malformed annotations already stop the opening of a dataset.)
     """
     videos = dataset.annotations.videos
-    summary, findings = "not checked", list(_annotation_findings(dataset))
+    summary, findings = "not checked", list(_annotation_findings(dataset) if annotations else ())
     if features:
         summary, found = _check_features(dataset)
         findings += found
@@ -115,7 +99,7 @@ def check_dataset(
         except DataError as failure:
             findings.append(Finding("error", "click_file", str(failure)))
             continue
-        counts.append(_count(path.name, tracks, videos))
+        counts.append(count_clicks(path.name, tracks, videos))
         findings += _click_findings(path.name, tracks, dataset)
     return DatasetReport(
         root=str(dataset.root),
@@ -231,23 +215,6 @@ def _covered(axis: TimeAxis, usual: float | None) -> float:
     return axis.length * usual if usual and derived else axis.start + axis.length * axis.step
 
 
-def _count(name: str, tracks: dict[str, ClickTrack], videos: dict[str, Video]) -> ClickCount:
-    clicks = [click for track in tracks.values() for click in track.clicks]
-    inside = list(_inside(tracks, videos))
-    edges = [click for _, click, label, on_edge in inside if on_edge]
-    background = sum(click.label == BACKGROUND for click in clicks)
-    return ClickCount(name, len(tracks), len(clicks), background, len(inside), len(edges))
-
-
-def _inside(tracks: dict[str, ClickTrack], videos: dict[str, Video]) -> Iterator[tuple[str, Click, str, bool]]:
-    """Background clicks within an annotated action, both its ends included: video, click, label, only on an end."""
-    for name, track in tracks.items():
-        for click in track.clicks if name in videos else ():
-            hit = [s for s in videos[name].ground_truth if s.start <= click.time <= s.end]
-            if click.label == BACKGROUND and hit:
-                yield name, click, hit[0].label, all(click.time in (s.start, s.end) for s in hit)
-
-
 def _strayed(click: Click, video: Video) -> bool:
     """Whether an action click lies outside every instance of its action, where instances are annotated."""
     instances = [s for s in video.ground_truth if s.label == click.label]
@@ -265,7 +232,8 @@ def _click_findings(file: str, tracks: dict[str, ClickTrack], dataset: VideoData
         yield Finding("error", "unknown_label", message, tuple(labels))
     if late := [f"{n} at {c.time:g} s of {videos[n].duration:g} s" for n, c in clicks if c.time > videos[n].duration]:
         yield Finding("error", "click_outside", f"{file}: {len(late)} click(s) after the end of the video", tuple(late))
-    if inside := [f"{name} at {click.time:g} s ({label})" for name, click, label, _ in _inside(tracks, videos)]:
+    hits = clicks_inside_actions(tracks, videos)
+    if inside := [f"{hit.video_id} at {hit.click.time:g} s ({hit.label})" for hit in hits]:
         share = 100 * len(inside) / sum(click.label == BACKGROUND for _, click in clicks)
         message = f"{file}: {len(inside)} background click(s) ({share:.1f} %) lie inside an annotated action"
         advice = "look at them (--json lists all): either the click or the annotation is wrong"

@@ -1,20 +1,15 @@
-"""Clicks: single annotated moments, in the CSV form of the BackTAL annotation (section 4.2) or of its peers."""
+"""Clicks: single annotated moments; checked against a dataset, and simulated as annotators make them."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from backtal.errors import DataError
-from backtal.files import atomic_path
 from backtal.segments import Segment
 
 BACKGROUND = "background"
-_FIELDS = ["URLID", "URL", "TagID", "Tag", "Start", "End", "Time", "State"]
-_BACKGROUND_TAG = "background_background"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,115 +46,6 @@ class ClickTrack:
     def times(self, label: str = BACKGROUND) -> list[float]:
         """Seconds of the clicks with this label."""
         return [click.time for click in self.clicks if click.label == label]
-
-
-def read_clicks(*paths: str | Path, frame_rates: Mapping[str, float] | None = None) -> dict[str, ClickTrack]:
-    r"""Read click files and put together the clicks of each video.
-
-    The first line tells the form of a file: BackTAL's CSV (a row whose ``Start`` and ``End`` differ counts as one
-    click in their middle), SF-Net's action clicks (``video,second,label`` without a header), or the action clicks of
-    LACP and HR-Pro (columns ``class``, ``video_id`` and ``point``, a frame number).
-
-    Args:
-        paths: the files.
-        frame_rates: frames per second by video, which only the last form needs.
-
-    Raises:
-        DataError: if a file is missing or a row is malformed; the message names file and line.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "points.csv"
-        >>> _ = path.write_text("class,video_id,point\njump,v1,45\n")
-        >>> read_clicks(path, frame_rates={"v1": 30.0})["v1"].times("jump")
-        [1.5]
-    """
-    clicks: dict[str, list[Click]] = {}
-    for path in paths:
-        for video, click in _rows(Path(path), frame_rates or {}):
-            clicks.setdefault(video, []).append(click)
-    return {video: ClickTrack(video, tuple(found)) for video, found in clicks.items()}
-
-
-def _rows(path: Path, frame_rates: Mapping[str, float]) -> Iterable[tuple[str, Click]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as failure:
-        raise DataError(f"{path}: click file cannot be read: {failure.strerror}") from failure
-    except UnicodeDecodeError as failure:
-        raise DataError(f"{path}: not a text file: {failure}") from failure
-    lines = text.splitlines()
-    columns = next(csv.reader(lines), [])
-    if {"class", "video_id", "point"} <= set(columns):
-        return _point_rows(path, lines, frame_rates)
-    if len(columns) == 3 and _is_number(columns[1]):
-        return _single_frame_rows(path, lines)
-    return _background_rows(path, lines)
-
-
-def _background_rows(path: Path, lines: list[str]) -> Iterable[tuple[str, Click]]:
-    reader = csv.DictReader(lines)
-    missing = {"URLID", "Tag", "Start", "End"} - set(reader.fieldnames or [])
-    if missing:
-        raise DataError(f"{path}: no column {', '.join(sorted(missing))}; expected the header {','.join(_FIELDS)}")
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        try:
-            start, end = float(row["Start"]), float(row["End"])
-            round_ = int(row.get("Time") or 1)
-        except (TypeError, ValueError):
-            raise DataError(f"{where}: Start, End and Time must be numbers: {row}") from None
-        if not (row["URLID"] and row["Tag"]):
-            raise DataError(f"{where}: URLID or Tag is empty")
-        if not (math.isfinite(start) and math.isfinite(end) and 0 <= start <= end):
-            raise DataError(f"{where}: not a click: Start {start}, End {end}")
-        label = BACKGROUND if row["Tag"] == _BACKGROUND_TAG else row["Tag"]
-        yield row["URLID"], Click((start + end) / 2, label, round_)
-
-
-def _single_frame_rows(path: Path, lines: list[str]) -> Iterable[tuple[str, Click]]:
-    for number, row in enumerate(csv.reader(lines), 1):
-        if not row:
-            continue
-        if len(row) != 3 or not _is_number(row[1]):
-            raise DataError(f"{path}, line {number}: expected video,second,label, found {','.join(row)!r}")
-        video, second, label = (field.strip() for field in row)
-        yield video, Click(float(second), label)
-
-
-def _point_rows(path: Path, lines: list[str], frame_rates: Mapping[str, float]) -> Iterable[tuple[str, Click]]:
-    for number, row in enumerate(csv.DictReader(lines), 2):
-        video, label, frame = row["video_id"], row["class"], row["point"]
-        if not (video and label and _is_number(frame)):
-            raise DataError(f"{path}, line {number}: needs class, video_id and a frame number as point: {row}")
-        if video not in frame_rates:
-            raise DataError(f"{path}, line {number}: the frame rate of video {video} is not known")
-        yield video, Click(float(frame) / frame_rates[video], label)
-
-
-def _is_number(text: str | None) -> bool:
-    try:
-        return 0 <= float(text or "") < math.inf
-    except ValueError:
-        return False
-
-
-def write_clicks(path: str | Path, tracks: Iterable[ClickTrack], labels: Sequence[str]) -> None:
-    """Write a click file, atomically. A background click has the index ``C = len(labels)`` as TagID."""
-    tag_ids = {label: index for index, label in enumerate(labels)} | {BACKGROUND: len(labels)}
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8-sig", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_FIELDS)
-        for track in tracks:
-            for click in track.clicks:
-                if click.label not in tag_ids:
-                    raise DataError(f"video {track.video_id}: click with unknown label {click.label!r}")
-                tag = _BACKGROUND_TAG if click.label == BACKGROUND else click.label
-                row = [track.video_id, f"{track.video_id}.mp4", tag_ids[click.label], tag]
-                writer.writerow([*row, *2 * [repr(float(click.time))], click.round, 1])
 
 
 def check_clicks(tracks: Mapping[str, ClickTrack], durations: Mapping[str, float], labels: Sequence[str]) -> None:
@@ -205,20 +91,98 @@ def simulate_clicks(
     rng: np.random.Generator,
     *,
     frame_rate: float = 2.0,
+    shortest_gap: float = 0.0,
+    missed: float = 0.0,
+    wrong: float = 0.0,
 ) -> ClickTrack:
     """Click as the paper's annotators did: one uniformly drawn frame in every background stretch.
 
     Frames are shown `frame_rate` times per second, so clicks lie on that grid; a stretch that holds
     no shown frame is missed.
+
+    Args:
+        video_id: the video.
+        segments: its actions.
+        duration: seconds.
+        rng: where chance comes from; one for all videos makes the whole file repeatable.
+        frame_rate: frames shown per second.
+        shortest_gap: seconds; shorter background stretches go unnoticed.
+        missed: the probability that a click is not made.
+        wrong: the probability that a click lands on a shown frame of an action of the video.
+
+    Example:
+        >>> jumps = [Segment(2, 4, "jump"), Segment(4.6, 6, "jump")]
+        >>> clicked = simulate_clicks("v", jumps, 9.0, np.random.default_rng(0), shortest_gap=1.0)
+        >>> clicked.times()
+        [1.5, 7.5]
     """
-    clicks = []
+    segments, clicks = list(segments), []
     for start, end in background_stretches(segments, duration):
-        first, last = math.ceil(start * frame_rate), math.ceil(end * frame_rate)
-        if first < last:
-            clicks.append(Click(float(rng.integers(first, last)) / frame_rate))
+        shown = _shown(start, end, frame_rate)
+        if shown and end - start >= shortest_gap:
+            clicks.append(Click(float(rng.integers(shown.start, shown.stop)) / frame_rate))
+    track = ClickTrack(video_id, tuple(clicks))
+    if missed or wrong:
+        track = damage_clicks(track, segments, rng, drop=missed, wrong=wrong, frame_rate=frame_rate)
+    return track
+
+
+def simulate_action_clicks(
+    video_id: str, segments: Iterable[Segment], rng: np.random.Generator, *, frame_rate: float | None = None
+) -> ClickTrack:
+    """Click as SF-Net's annotators did: one uniformly drawn moment in every action, with its label.
+
+    With a `frame_rate`, the moment is one of the frames shown; an action that holds none is missed.
+    """
+    clicks = (Click(_moment(s, rng, frame_rate), s.label) for s in _visible(segments, frame_rate))
     return ClickTrack(video_id, tuple(clicks))
 
 
-def simulate_action_clicks(video_id: str, segments: Iterable[Segment], rng: np.random.Generator) -> ClickTrack:
-    """Click as SF-Net's annotators did: one uniformly drawn moment in every action, with its label."""
-    return ClickTrack(video_id, tuple(Click(float(rng.uniform(s.start, s.end)), s.label) for s in segments))
+def damage_clicks(
+    track: ClickTrack,
+    segments: Iterable[Segment],
+    rng: np.random.Generator,
+    *,
+    drop: float = 0.0,
+    wrong: float = 0.0,
+    frame_rate: float | None = None,
+) -> ClickTrack:
+    """Leave clicks out and move others into an action, each with the given probability.
+
+    Args:
+        track: the clicks of a video.
+        segments: its actions; without any, no click is moved.
+        rng: where chance comes from.
+        drop: the probability that a click is left out.
+        wrong: the probability that a click that is left moves to a random moment of a random action.
+        frame_rate: moves to frames shown at this rate only; None to any moment.
+
+    Example:
+        >>> track = ClickTrack("v", (Click(1.0), Click(8.0)))
+        >>> damage_clicks(track, [Segment(3, 5, "jump")], np.random.default_rng(0), wrong=1.0, frame_rate=2).times()
+        [3.0, 3.0]
+    """
+    actions = _visible(segments, frame_rate)
+    clicks = [click for click in track.clicks if rng.random() >= drop]
+    for index, click in enumerate(clicks):
+        if rng.random() < wrong and actions:
+            moment = _moment(actions[rng.integers(len(actions))], rng, frame_rate)
+            clicks[index] = Click(moment, click.label, click.round)
+    return ClickTrack(track.video_id, tuple(clicks))
+
+
+def _shown(start: float, end: float, frame_rate: float) -> range:
+    """The frames shown within ``[start, end)``, frame k at ``k / frame_rate`` seconds."""
+    return range(math.ceil(start * frame_rate), math.ceil(end * frame_rate))
+
+
+def _visible(segments: Iterable[Segment], frame_rate: float | None) -> list[Segment]:
+    """The segments that hold a shown frame; all of them where any moment will do."""
+    return [s for s in segments if frame_rate is None or _shown(s.start, s.end, frame_rate)]
+
+
+def _moment(segment: Segment, rng: np.random.Generator, frame_rate: float | None) -> float:
+    if frame_rate is None:
+        return float(rng.uniform(segment.start, segment.end))
+    shown = _shown(segment.start, segment.end, frame_rate)
+    return float(rng.integers(shown.start, shown.stop)) / frame_rate

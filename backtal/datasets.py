@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from backtal.annotations import Annotations, Video, read_annotations, write_annotations
-from backtal.clicks import BACKGROUND, Click, ClickTrack, check_clicks, read_clicks, write_clicks
+from backtal.click_files import read_clicks, write_clicks
+from backtal.clicks import BACKGROUND, Click, ClickTrack, check_clicks
 from backtal.config import ModelConfig
 from backtal.errors import DataError, name_some
 from backtal.features import VideoFeatures, read_features, write_features
@@ -98,8 +99,7 @@ class VideoDataset:
         """
         if path in self._click_readers:
             return self._click_readers[Path(path)]()
-        rates = {name: video.frame_rate for name, video in self.annotations.videos.items()}
-        return read_clicks(path, frame_rates={name: rate for name, rate in rates.items() if rate})
+        return read_clicks(path, frame_rates=self.annotations.frame_rates)
 
     def clicks(self, files: Sequence[str | Path]) -> dict[str, ClickTrack]:
         """Read click files, put them together and check that every click belongs to a video of the dataset.

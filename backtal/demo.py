@@ -9,7 +9,8 @@ import click
 import numpy as np
 import torch
 
-from backtal.clicks import simulate_clicks, write_clicks
+from backtal.click_files import write_clicks
+from backtal.clicks import simulate_clicks
 from backtal.config import Recipe
 from backtal.datasets import DatasetFolder, TrainingSet
 from backtal.errors import DataError

@@ -13,6 +13,11 @@ from tqdm import tqdm
 
 from backtal.errors import BackTALError, DataError
 
+VIDEO_SUFFIXES = {
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
+    *(".webm", ".wmv"),
+}
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from backtal.annotations import Annotations, Video, parse_annotations, read_dialect
-from backtal.clicks import BACKGROUND, Click, ClickTrack, read_clicks
+from backtal.click_files import read_clicks
+from backtal.clicks import BACKGROUND, Click, ClickTrack
 from backtal.datasets import VideoDataset
 from backtal.errors import DataError, name_some
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, stack_channels
@@ -279,7 +280,7 @@ def _paired_files(folder: Path) -> dict[str, tuple[Path, ...]]:
 def _with_point_files(
     root: Path, annotations: Annotations, readers: Mapping[str, Callable[[Video], VideoFeatures]], paths: Iterable[Path]
 ) -> VideoDataset:
-    rates = {name: video.frame_rate for name, video in annotations.videos.items() if video.frame_rate}
+    rates = annotations.frame_rates
 
     def known(path: Path) -> dict[str, ClickTrack]:
         return {name: t for name, t in read_clicks(path, frame_rates=rates).items() if name in annotations.videos}

@@ -76,16 +76,8 @@ def label_studio_tasks(
         for number, segment in enumerate(video):
             first = math.floor(segment.start * rate + 1e-6) + 1
             last = max(first, math.ceil(segment.end * rate - 1e-6))
-            result.append(
-                {
-                    "id": f"{video.video_id}-{number}",
-                    "from_name": "actions",
-                    "to_name": "video",
-                    "type": "timelinelabels",
-                    "score": segment.score,
-                    "value": {"ranges": [{"start": first, "end": last}], "timelinelabels": [segment.label]},
-                }
-            )
+            region = timeline_region(f"{video.video_id}-{number}", first, last, segment.label)
+            result.append({**region, "score": segment.score})
         score = max((segment.score for segment in video), default=0.0)
         tasks.append(
             {
@@ -94,6 +86,12 @@ def label_studio_tasks(
             }
         )
     return tasks
+
+
+def timeline_region(name: str, first: int, last: int, label: str) -> dict[str, Any]:
+    """A region of Label Studio's ``TimelineLabels``: frames `first` to `last`, counted from 1, both included."""
+    value = {"ranges": [{"start": first, "end": last}], "timelinelabels": [label]}
+    return {"id": name, "from_name": "actions", "to_name": "video", "type": "timelinelabels", "value": value}
 
 
 def label_studio_config(labels: Iterable[str]) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from backtal.annotations import write_annotations
-from backtal.clicks import Click, ClickTrack, write_clicks
+from backtal.click_files import write_clicks
+from backtal.clicks import damage_clicks
 from backtal.datasets import DatasetFolder
 from backtal.experiment import Protocol, Run, measure_all
 from backtal.features import write_features
@@ -44,13 +45,7 @@ def damaged_clicks(folder, path, out, rng, *, drop=0.0, wrong=0.0):
     """Write the clicks of a file with some of them missing or wrong; returns the new file."""
     tracks = []
     for name, track in folder.clicks(folder.click_files([path])).items():
-        actions = folder.annotations.videos[name].ground_truth.segments
-        clicks = [c for c in track.clicks if rng.random() >= drop]
-        for i, click in enumerate(clicks):
-            if rng.random() < wrong:
-                action = actions[rng.integers(len(actions))]
-                clicks[i] = Click(float(rng.uniform(action.start, action.end)), click.label)
-        tracks.append(ClickTrack(name, tuple(sorted(clicks, key=lambda c: c.time))))
+        tracks.append(damage_clicks(track, folder.annotations.videos[name].ground_truth, rng, drop=drop, wrong=wrong))
     write_clicks(out, tracks, folder.labels)
     return str(out)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from backtal import Segment, simulate_clicks, write_clicks
 
@@ -12,6 +13,10 @@ DATA = Path(__file__).parent / "data"
 SHARED = Path(os.environ.get("BACKTAL_SHARED", Path(__file__).parents[2] / "shared"))
 
 torch.set_num_threads(1)
+
+# A property that writes a file waits for the disk, which no deadline knows of.
+settings.register_profile("backtal", deadline=None)
+settings.load_profile("backtal")
 
 
 @pytest.fixture(autouse=True)

@@ -100,7 +100,7 @@ BROKEN = {
     "short_video": (features(lambda x: x[:, :2]), "fewer than 3 snippets, the span of one kernel: v1 (2)"),
     "feature_spec": (other_spec, "extractor: i3d here, s3d there"),
     "feature_length": (quarter, "v1 (2.0 s of features, 10.0 s of video)"),
-    "click_file": (lambda r: (r / "clicks" / "A1.txt").write_text("a,b\n"), "A1.txt: no column"),
+    "click_file": (lambda r: (r / "clicks" / "A1.txt").write_text("a,b\n"), "A1.txt: not a click file in a known form"),
     "unknown_video": (with_clicks(Click(1.0), video="ghost"), "not in the dataset: ghost"),
     "unknown_label": (with_clicks(Click(1.0, "fly")), "v0 at 1 s (fly)"),
     "click_outside": (with_clicks(Click(99.0)), "1 click(s) after the end of the video: v0 at 99 s"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtal import Click, ClickTrack, DataError, Segment, read_clicks, simulate_clicks, write_clicks
-from backtal.clicks import background_stretches, check_clicks
+from backtal.clicks import background_stretches, check_clicks, damage_clicks, simulate_action_clicks
 
 HEADER = "URLID,URL,TagID,Tag,Start,End,Time,State\n"
 
@@ -87,6 +87,65 @@ def test_simulated_positions_are_uniform():
     rng = np.random.default_rng(0)
     times = np.array([simulate_clicks("v", [], 100.0, rng).times()[0] for _ in range(2000)])
     assert np.abs(np.histogram(times, bins=4, range=(0, 100))[0] / 2000 - 0.25).max() < 0.04
+
+
+# Ten actions of 4 s, each followed by a gap: 1 s, 2 s, ... 10 s.
+ACTIONS = [Segment(4.0 * i + i * (i + 1) / 2, 4.0 * i + i * (i + 1) / 2 + 4, "a") for i in range(10)]
+DURATION = ACTIONS[-1].end + 10
+
+
+def simulated(seed=0, **options):
+    return simulate_clicks("v", ACTIONS, DURATION, np.random.default_rng(seed), **options)
+
+
+def test_short_gaps_go_unnoticed():
+    for shortest in (0.0, 1.0, 3.5, 10.0, 11.0):
+        gaps = [b - a for a, b in background_stretches(ACTIONS, DURATION)]
+        assert len(simulated(shortest_gap=shortest)) == sum(gap >= shortest for gap in gaps)
+
+
+def test_missed_and_wrong_clicks_come_at_their_rates():
+    missed = np.mean([10 - len(simulated(seed, missed=0.3)) for seed in range(300)]) / 10
+    assert missed == pytest.approx(0.3, abs=0.03)
+    inside, total = 0, 0
+    for seed in range(300):
+        times = simulated(seed, wrong=0.2).times()
+        assert all((2 * time).is_integer() for time in times)
+        inside += sum(any(s.start <= time < s.end for s in ACTIONS) for time in times)
+        total += len(times)
+    assert total == 3000
+    assert inside / total == pytest.approx(0.2, abs=0.03)
+
+
+def test_one_seed_gives_one_file():
+    options = {"missed": 0.2, "wrong": 0.2, "shortest_gap": 1.5}
+    assert simulated(3, **options) == simulated(3, **options)
+    assert len({simulated(seed, **options) for seed in range(20)}) == 20
+
+
+def test_action_clicks_lie_in_their_actions():
+    for rate in (None, 2.0):
+        for seed in range(50):
+            track = simulate_action_clicks("v", ACTIONS, np.random.default_rng(seed), frame_rate=rate)
+            assert len(track) == len(ACTIONS)
+            for click, action in zip(track.clicks, ACTIONS, strict=True):
+                assert action.start <= click.time < action.end
+                assert rate is None or (rate * click.time).is_integer()
+    unseen = [Segment(1.1, 1.4, "blink"), Segment(2.0, 3.0, "jump")]
+    track = simulate_action_clicks("v", unseen, np.random.default_rng(0), frame_rate=2.0)
+    assert [click.label for click in track.clicks] == ["jump"]
+
+
+def test_damage_keeps_the_rest_as_it_was():
+    track = ClickTrack("v", tuple(Click(float(t), round=2) for t in range(100)))
+    rng = np.random.default_rng(0)
+    assert damage_clicks(track, ACTIONS, rng) == track
+    kept = damage_clicks(track, ACTIONS, rng, drop=0.5)
+    assert set(kept.clicks) < set(track.clicks)
+    moved = damage_clicks(track, ACTIONS, rng, wrong=0.5)
+    assert len(moved) == 100
+    assert all(click.round == 2 for click in moved.clicks)
+    assert damage_clicks(track, [], rng, wrong=1.0) == track  # there is no action to move to
 
 
 def test_the_human_click_files_of_thumos14():

@@ -44,6 +44,7 @@ NOT_RUN = {
     "pip install 'backtal[video]'": "needs downloaded weights; tests/test_extract.py has a network of its own",
     'model = BackTALModel.from_pretrained("RUN")\nmodel.localize("match.mp4")': "the same",
     "backtal extract DATA/videos": "the same",
+    "backtal clicks stats THUMOS14": "needs THUMOS14's annotations; tests/test_clicks_cli.py runs it where they are",
     "python benchmarks/": "measures for many minutes",
     'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/test_hub.py has a server",
     'model = BackTALModel.from_pretrained("runs/mine")          # knows': "pushes; tests/test_hub.py has a server",

@@ -9,10 +9,10 @@ import backtal
 
 PACKAGE = Path(backtal.__file__).parent
 ORDER = [
-    *("errors", "files", "segments", "predictions", "clicks", "features", "npy", "config", "presets", "annotations"),
-    *("datasets", "layouts", "check", "ops", "layers", "cas", "losses", "localize", "checkpoint", "hub", "video"),
-    *("stream", "model", "ensemble", "convert", "info", "evaluate", "topk", "diagnose", "train", "tune", "experiment"),
-    *("plot", "report", "export", "demo", "cli", "__main__"),
+    *("errors", "files", "segments", "predictions", "clicks", "click_files", "features", "npy", "config", "presets"),
+    *("annotations", "click_stats", "datasets", "layouts", "check", "ops", "layers", "cas", "losses", "localize"),
+    *("checkpoint", "hub", "video", "stream", "model", "ensemble", "convert", "info", "evaluate", "topk", "diagnose"),
+    *("train", "tune", "experiment", "plot", "report", "export", "demo", "cli", "__main__"),
 ]
 HEAVY = ["triton", "torchvision", "matplotlib", "av", "cv2", "timm", "ray", "starlette", "pandas", "accelerate"]
 

@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 
 from backtal import BackTALModel, Click, ClickTrack, DataError, Localization, ModelConfig, Segment
+from backtal.annotations import Video
+from backtal.click_stats import click_report
 from backtal.datasets import DatasetFolder
 from backtal.diagnose import diagnose
 from backtal.evaluate import evaluate
 from backtal.plot import (
     affinity_mask,
     affinity_of_video,
+    click_positions,
     diagnosis_figure,
     map_over_tiou,
     precision_recall,
@@ -159,3 +162,19 @@ def test_pictures_of_a_video_of_a_dataset(folder):
     assert "net: scores" in rows(figure)
     figure = affinity_of_video(video, dataset, model, neighbours=5)
     assert len(figure.axes) == 2
+
+
+def test_click_positions_of_two_annotators():
+    video = Video("v", "training", 20.0, None, TRUTH)
+    tracks = {"A1": {"v": CLICKS}, "A2": {"v": ClickTrack("v", (Click(8.0),))}, "nothing": {"v": ClickTrack("v", ())}}
+    report = click_report(tracks, {"v": video})
+    axes = rows(click_positions(report))
+    assert list(axes) == ["histogram", "excess"]
+    bars = [[bar.get_height() for bar in container] for container in axes["histogram"].containers]
+    assert bars == [(100 * report.annotators[name].histogram).tolist() for name in ("A1", "A2")]
+    assert sum(bars[0]) == pytest.approx(100)
+    assert len(axes["excess"].lines) == 3  # one of them the zero line
+    # the three clicks lie at 1/2, 1/2 and 3/7 of their stretches
+    assert axes["excess"].lines[1].get_ydata() == pytest.approx([100 * (1 / 3 - 3 / 7), 100 * (2 / 3 - 0.5), 50.0])
+    with pytest.raises(DataError, match="no background click to draw"):
+        click_positions(click_report(tracks, {}))

@@ -3,7 +3,7 @@
 import click
 
 from backtal import __version__
-from backtal.cli import data, exports, models, pictures, research, videos
+from backtal.cli import clicks, data, exports, models, pictures, research, videos
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,6 +18,7 @@ def main() -> None:
     backtal evaluate FOUND.json --data DATA            compare with the ground truth
     backtal extract VIDEOS --extractor NAME --out DIR  features of video files
     backtal dataset check DATA                         what is missing, what does not line up
+    backtal clicks stats DATA                          how good the clicks are; convert, simulate, check
     backtal report RUN --data DATA --out REPORT.html   numbers, errors and pictures on one page
     """
 
@@ -28,6 +29,7 @@ for _command in (
     models.evaluate,
     models.tune,
     data.dataset,
+    clicks.clicks,
     exports.export,
     exports.predictions,
     pictures.diagnose,
@@ -41,3 +43,13 @@ for _command in (
     videos.extract,
 ):
     main.add_command(_command)
+
+
+def _mark_listings(command: click.Command) -> None:
+    r"""Turn the ``\b`` of raw docstrings into the character that keeps click from filling the lines below it."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    for part in command.commands.values() if isinstance(command, click.Group) else ():
+        _mark_listings(part)
+
+
+_mark_listings(main)

@@ -4,6 +4,7 @@ Every function returns a matplotlib `Figure`, to be saved with ``figure.savefig(
 """
 
 from backtal.plot.affinity import affinity_mask
+from backtal.plot.clicks import click_positions
 from backtal.plot.curves import map_over_tiou, precision_recall, training_curves
 from backtal.plot.errors import diagnosis_figure
 from backtal.plot.style import save
@@ -13,6 +14,7 @@ from backtal.plot.video import affinity_of_video, timeline_of_video
 __all__ = [
     "affinity_mask",
     "affinity_of_video",
+    "click_positions",
     "diagnosis_figure",
     "map_over_tiou",
     "precision_recall",

@@ -8,20 +8,16 @@ from typing import Any
 import numpy as np
 
 from backtal.errors import DataError
+from backtal.files import VIDEO_SUFFIXES
 
 # A picture that stands longer than this is a damaged timestamp rather than a recording.
 _LONGEST_GAP = 600.0
 _LEAST_MISSING = 0.5
 
-_SUFFIXES = {
-    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
-    *(".webm", ".wmv"),
-}
-
 
 def is_video(path: str | Path) -> bool:
     """Whether a path is called like a video."""
-    return Path(path).suffix.lower() in _SUFFIXES
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def videos_in(places: Iterable[str | Path]) -> list[Path]:
@@ -36,7 +32,7 @@ def videos_in(places: Iterable[str | Path]) -> list[Path]:
             raise DataError(f"{place}: no such video or folder")
         inside = sorted(filter(is_video, place.iterdir())) if place.is_dir() else [place]
         if not inside:
-            raise DataError(f"{place}: holds no video; known are {', '.join(sorted(_SUFFIXES))}")
+            raise DataError(f"{place}: holds no video; known are {', '.join(sorted(VIDEO_SUFFIXES))}")
         found += inside
     return list(dict.fromkeys(found))
 

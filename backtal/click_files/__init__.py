@@ -1,0 +1,147 @@
+"""Click files: BackTAL's, those of its peers, and what annotation tools export; read by content, written by name.
+
+``docs/clicks.md`` says which facts about each form come from its documentation and which are assumed.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from backtal.click_files import cvat, label_studio, tables, via
+from backtal.click_files.form import Form, Rates
+from backtal.clicks import BACKGROUND, Click, ClickTrack
+from backtal.errors import DataError
+from backtal.files import atomic_path
+
+__all__ = ["BACKGROUND_NAMES", "FORMS", "read_clicks", "write_clicks"]
+
+BACKGROUND_NAMES = (BACKGROUND, "background_background")
+FORMS: dict[str, Form] = {
+    "backtal": tables.BACKTAL,
+    "sfnet": tables.SFNET,
+    "lacp": tables.LACP,
+    "via": via.PROJECT,
+    "via-csv": via.TABLE,
+    "cvat": cvat.VIDEO,
+    "label-studio": label_studio.TASKS,
+}
+
+
+def read_clicks(
+    *paths: str | Path,
+    frame_rates: Rates = None,
+    background: Collection[str] = BACKGROUND_NAMES,
+) -> dict[str, ClickTrack]:
+    r"""Read click files and put together the clicks of each video.
+
+    The content of a file tells its form, one of `FORMS`: BackTAL's CSV, SF-Net's action clicks (``video,second,label``
+    without a header), the action clicks of LACP and HR-Pro (columns ``class``, ``video_id`` and ``point``, a frame
+    number), projects and CSV exports of VIA 3, CVAT's XML and Label Studio's JSON. What has a length, such as a row
+    whose ``Start`` and ``End`` differ, counts as one click in its middle.
+
+    Args:
+        paths: the files.
+        frame_rates: frames per second, by video or the same for all, for files that count frames.
+        background: labels that mean background, in upper or lower case.
+
+    Raises:
+        DataError: if a file is missing or an entry is malformed; the message names file and line or field.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "points.csv"
+        >>> _ = path.write_text("class,video_id,point\njump,v1,45\n")
+        >>> read_clicks(path, frame_rates={"v1": 30.0})["v1"].times("jump")
+        [1.5]
+    """
+    clicks: dict[str, list[Click]] = {}
+    for path in map(Path, paths):
+        for video, click in _parse(_text(path), str(path), frame_rates, background):
+            clicks.setdefault(video, []).append(click)
+    return {video: ClickTrack(video, tuple(found)) for video, found in clicks.items()}
+
+
+def write_clicks(
+    path: str | Path,
+    tracks: Iterable[ClickTrack],
+    labels: Sequence[str],
+    *,
+    form: str = "backtal",
+    frame_rates: Rates = None,
+) -> None:
+    r"""Write a click file, atomically, and only if it reads back as the same clicks.
+
+    Forms that count frames keep the nearest one; only BackTAL's keeps the rounds. Videos without clicks are left out.
+
+    Args:
+        path: the file.
+        tracks: clicks by video.
+        labels: the dataset's; in BackTAL's form a background click has the index ``C = len(labels)`` as TagID.
+        form: one of `FORMS`.
+        frame_rates: frames per second, by video or the same for all: for ``lacp``, ``cvat`` and ``label-studio``.
+
+    Raises:
+        DataError: for a label that is not listed, a missing frame rate, or a name that the form cannot hold.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "clicks.csv"
+        >>> write_clicks(path, [ClickTrack("v1", (Click(1.5, "jump"),))], ["jump"], form="sfnet")
+        >>> path.read_text()
+        'v1,1.5,jump\n'
+    """
+    if form not in FORMS:
+        raise DataError(f"unknown form of click file {form!r}; known are {', '.join(FORMS)}")
+    clicks: dict[str, tuple[Click, ...]] = {}
+    known = {*labels, BACKGROUND}
+    for track in tracks:
+        for click in track.clicks:
+            if click.label not in known:
+                raise DataError(f"video {track.video_id}: click with unknown label {click.label!r}")
+        if len(track):
+            clicks[track.video_id] = clicks.get(track.video_id, ()) + track.clicks
+    text = FORMS[form].write([ClickTrack(*item) for item in clicks.items()], labels, frame_rates)
+    _check_copy(text, clicks, str(path), form, frame_rates)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def _text(path: Path) -> str:
+    try:
+        # Line endings stay as they are: csv tells those within a field from those of a row.
+        return path.read_bytes().decode("utf-8")
+    except OSError as failure:
+        raise DataError(f"{path}: click file cannot be read: {failure.strerror}") from failure
+    except UnicodeDecodeError as failure:
+        raise DataError(f"{path}: not a text file: {failure}") from failure
+
+
+def _parse(text: str, where: str, frame_rates: Rates, background: Collection[str]) -> Iterator[tuple[str, Click]]:
+    """The clicks that a text holds, each with its video."""
+    text = text.removeprefix("\ufeff")
+    form = next((form for form in FORMS.values() if form.recognises(text)), None)
+    if form is None:
+        raise DataError(
+            f"{where}: not a click file in a known form ({', '.join(FORMS)}); BackTAL's begins with the header "
+            f"{','.join(tables.FIELDS)}"
+        )
+    names = {name.casefold() for name in background}
+    for video, click in form.read(text, where, frame_rates):
+        if not math.isfinite(click.time):
+            raise DataError(f"{where}: video {video}: a click at {click.time} s")
+        label = BACKGROUND if click.label.casefold() in names else click.label
+        yield video, Click(click.time, label, click.round)
+
+
+def _check_copy(text: str, clicks: Mapping[str, Sequence[Click]], where: str, form: str, frame_rates: Rates) -> None:
+    """Refuse to write what would not be read as it was: names with line breaks, slashes, a label `Background` ..."""
+    try:
+        text.encode("utf-8")
+        read = Counter((video, click.label) for video, click in _parse(text, where, frame_rates, BACKGROUND_NAMES))
+    except (UnicodeEncodeError, DataError) as failure:
+        raise DataError(f"these clicks cannot be written in the form {form}: {failure}") from None
+    meant = Counter((video, click.label) for video, found in clicks.items() for click in found)
+    if wrong := [*(meant - read), *(read - meant)]:
+        video, label = wrong[0]
+        raise DataError(f"{where}: the form {form} cannot hold video {video!r} with label {label!r} as they are")
