@@ -37,6 +37,7 @@ NOT_RUN = {
     "for table in": "93 trainings; tests/test_experiment.py runs one table smaller",
     "backtal train DATA --out RUN --recipe between-clicks": "tests/test_train.py trains two stages",
     "backtal ablate 7": "18 trainings; tests/test_experiment.py runs it smaller",
+    "backtal tune data --model": "six trainings; tests/test_tune.py runs it smaller",
     "accelerate launch": "several processes; tests/test_train.py runs them",
     "backtal convert FILE.pth": "needs the authors' file; tests/test_convert.py runs it on one made here",
     "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/test_layouts.py has each",
