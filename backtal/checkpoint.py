@@ -231,12 +231,7 @@ def model_card(model: ModelConfig, facts: Mapping[str, str] | None = None, name:
         | data | A1 clicks |
     """
     facts = facts or {}
-    rows = {
-        "labels": ", ".join(model.labels),
-        "features": _features(model),
-        **facts,
-    }
-    table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
+    table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in describe(model, facts).items())
     license_row = f"license: {json.dumps(facts['license'])}\n" if "license" in facts else ""
     return f"""---
 library_name: backtal
@@ -270,6 +265,11 @@ Method: Yang et al., "Background-Click Supervision for Temporal Action Localizat
 """
 
 
+def describe(model: ModelConfig, facts: Mapping[str, str]) -> dict[str, str]:
+    """What there is to say of a checkpoint, as rows of a table."""
+    return {"labels": ", ".join(model.labels), "features": _features(model), **facts}
+
+
 def _features(model: ModelConfig) -> str:
     known = {} if model.feature_spec is None else dataclasses.asdict(model.feature_spec)
     known |= {"dim": model.feature_dim}
@@ -280,6 +280,6 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def shorten(text: object) -> str:
+def shorten(text: object, limit: int = 400) -> str:
     """Text of unknown origin for a message: bounded, and without characters that a terminal would obey."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:400])
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:limit])

@@ -64,7 +64,7 @@ def read_json(path: str | Path, error: type[BackTALError] = DataError) -> dict[s
         BackTALError: of the given kind, if the file is missing, is not JSON or is not an object.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_int=_integer)
     except OSError as failure:
         raise error(f"{path}: cannot be read: {failure.strerror}") from failure
     except (ValueError, RecursionError) as failure:
@@ -72,6 +72,13 @@ def read_json(path: str | Path, error: type[BackTALError] = DataError) -> dict[s
     if not isinstance(content, dict):
         raise error(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def _integer(digits: str) -> int:
+    """Whole numbers that fit a float; of longer ones the first sum of seconds would overflow."""
+    if len(digits) > 20:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def read_lines(path: str | Path) -> list[str]:

@@ -1,6 +1,7 @@
-"""Parameters and floating-point operations of a network, counted."""
+"""What a checkpoint says of itself, and the parameters and floating-point operations of its network, counted."""
 
 import dataclasses
+import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from backtal.checkpoint import load_config
+from backtal.checkpoint import describe, load_config, run_facts, shorten
 from backtal.config import ModelConfig
 from backtal.errors import CheckpointError
 from backtal.hub import fetch
@@ -27,10 +28,12 @@ _WHY = (
 class Complexity:
     """Size of a network, and the operations on one video of `length` snippets.
 
-    `flops` are those of convolutions and matrix products, an addition and a multiplication counted as two.
+    `flops` are those of convolutions and matrix products, an addition and a multiplication counted as two. `about` is
+    what a checkpoint's card says; empty for a recipe.
     """
 
     name: str
+    about: dict[str, str]
     parameters: int
     by_module: dict[str, int]
     flops: int
@@ -43,16 +46,25 @@ class Complexity:
 
     def __str__(self) -> str:
         modules = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in self.by_module.items())
+        rows = {shorten(key, 40): shorten(value, 4000) for key, value in self.about.items()}
+        width = max(map(len, rows), default=0) + 2
+        about = [
+            textwrap.fill(value, 120, initial_indent=key.ljust(width), subsequent_indent=" " * width)
+            for key, value in rows.items()
+        ]
         return "\n".join(
             (
-                f"{self.name}, one video of T = {self.length}",
+                f"{'checkpoint' if about else 'recipe'} {self.name}",
+                *about,
+                "",
+                f"one video of T = {self.length} snippets",
                 f"{'':22}{'counted':>12}{'paper (Table 10)':>20}",
                 f"{'parameters':22}{self.parameters / 1e6:>10.2f} M{PAPER_PARAMETERS / 1e6:>18.2f} M",
                 f"{'FLOPs, inference':22}{self.flops / 1e9:>10.2f} G{PAPER_FLOPS / 1e9:>18.2f} G",
                 f"{'FLOPs, both streams':22}{self.flops_training / 1e9:>10.2f} G",
                 "",
                 f"parameters by part: {modules}",
-                _WHY,
+                textwrap.fill(_WHY, 120),
             )
         )
 
@@ -60,12 +72,13 @@ class Complexity:
 def measure(name: str | Path) -> Complexity:
     """Count the parameters and operations of a checkpoint's network, or of a recipe's.
 
-    A recipe without labels counts with 20, the number of THUMOS14; one without a temporal length with T = 750.
+    A name that is both, such as ``thumos14``, is the recipe: nothing has to be downloaded to know its size. A recipe
+    without labels counts with 20, the number of THUMOS14; one without a temporal length with T = 750.
 
     Raises:
         CheckpointError: if `name` is neither a recipe nor a checkpoint, or the checkpoint is damaged.
     """
-    config = _config(name)
+    config, about = _config(name)
     length = config.temporal_length or 750
     with torch.device("meta"):
         model, features = BackTALModel(config).eval(), torch.zeros(1, config.feature_dim, length)
@@ -77,6 +90,7 @@ def measure(name: str | Path) -> Complexity:
     sizes = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
     return Complexity(
         name=str(name),
+        about=about,
         parameters=sum(sizes.values()),
         by_module={part: size for part, size in sizes.items() if size},
         flops=counts[False],
@@ -85,10 +99,12 @@ def measure(name: str | Path) -> Complexity:
     )
 
 
-def _config(name: str | Path) -> ModelConfig:
+def _config(name: str | Path) -> tuple[ModelConfig, dict[str, str]]:
     if name in RECIPES:
-        return dataclasses.replace(RECIPES[str(name)].model, labels=tuple(f"class{i:03d}" for i in range(20)))
+        return dataclasses.replace(RECIPES[str(name)].model, labels=tuple(f"class{i:03d}" for i in range(20))), {}
     try:
-        return load_config(fetch(name))[0]
+        folder = fetch(name)
+        config, _, facts = load_config(folder)
+        return config, describe(config, run_facts(folder) | facts)
     except CheckpointError as failure:
         raise CheckpointError(f"{failure}\nNor is it a recipe; those are {', '.join(RECIPES)}") from None

@@ -41,8 +41,10 @@ def test_the_whole_path(trained, tmp_path):
     assert set(report["mAP"]) == {"0.1", "0.3", "0.5"}
     assert report["average"] == pytest.approx(sum(report["mAP"].values()) / 3)
     assert {"f1", "ap"} <= set(report)
+    assert (report["subset"], report["protocol"]) == ("test", None)
     table = backtal("evaluate", out, "--data", trained / "data", "--protocol", "thumos14")
     assert table.stdout.splitlines()[0].split() == ["tIoU", "0.3", "0.4", "0.5", "0.6", "0.7", "mean"]
+    assert table.stdout.splitlines()[-1] == "subset test, thresholds of the protocol thumos14"
 
 
 def test_feature_files_and_settings(trained, tmp_path):
@@ -87,11 +89,23 @@ def test_video_labels_only(trained, tmp_path):
     assert "exclude each other" in both.stderr
 
 
-def test_help_shows_examples():
-    for command in ("train", "localize", "evaluate"):
-        done = backtal(command, "--help")
-        assert done.exit_code == 0
-        assert f"backtal {command} " in done.stdout.split("Examples:")[1]
+def every_command(group=main, names=()):
+    yield names, group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from every_command(command, (*names, name))
+
+
+@pytest.mark.parametrize("names", [names for names, _ in every_command()], ids=" ".join)
+def test_help(names):
+    """Every example stands on a line of its own, and a list of commands says of each in full what it does."""
+    done = backtal(*names, "--help")
+    assert done.exit_code == 0
+    assert "\\b" not in done.stdout
+    if "Examples:" in done.stdout:
+        examples = done.stdout.split("Examples:\n")[1].split("\n\n")[0].splitlines()
+        assert all(f"{line} ".startswith(f"    {' '.join(('backtal', *names))} ") for line in examples)
+    if "Commands:" in done.stdout:
+        assert "..." not in done.stdout.split("Commands:")[1]
     assert backtal("--version").exit_code == 0
 
 

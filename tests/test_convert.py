@@ -121,7 +121,8 @@ def test_every_source_names_a_value():
 
 
 def test_recipes_are_listed_and_printed():
-    assert run("recipes").stdout.split() == list(RECIPES)
+    printed = [line.split(maxsplit=1) for line in run("recipes").stdout.splitlines()]
+    assert [name for name, _ in printed] == list(RECIPES)  # and each says what it is for
     assert json.loads(run("recipes", "--json").stdout) == list(RECIPES)
     printed = run("recipes", "thumos14-released").stdout
     assert "model.layout                      channel_blocks          released system" in printed
@@ -141,10 +142,12 @@ def test_sizes(tmp_path):
     assert released.flops == pytest.approx(2 * 750 * released.parameters, rel=0.01)
     run("convert", GOLDEN, tmp_path / "model", "--recipe", "thumos14-released")
     small = json.loads(run("info", tmp_path / "model", "--json").stdout)
+    assert small["about"]["labels"].startswith("class000, class001")
     model = BackTALModel.from_pretrained(tmp_path / "model")
     assert small["parameters"] == sum(p.numel() for p in model.parameters())
     assert small["paper"]["parameters"] == 4.29e6
     printed = run("info", "compact").stdout
+    assert printed.startswith("recipe compact\n")
     assert "4.29 M" in printed
     assert "6.51 G" in printed
     assert run("info", "nothing").exit_code == 2

@@ -18,7 +18,7 @@ from backtal.plot import (
     timeline_of_video,
     training_curves,
 )
-from backtal.plot.style import styles_of
+from backtal.plot.style import style, styles_of
 
 pytest.importorskip("matplotlib")
 
@@ -88,6 +88,14 @@ def test_no_two_of_many_classes_look_the_same():
     looks = styles_of(labels, [video])
     assert len({(look.colour, look.hatch) for look in looks.values()}) == 30
     assert len({(look.colour, str(look.dash)) for look in looks.values()}) == 30
+
+
+def test_classes_share_a_colour_only_where_there_are_too_many():
+    labels = [f"class {i}" for i in range(30)]
+    video = Localization("v", 60.0, tuple(Segment(2 * i, 2 * i + 1, labels[i]) for i in (2, 9, 16, 17, 23)))
+    looks = styles_of(labels, [video])
+    assert looks["class 2"] == style(2)
+    assert len({look.colour for look in looks.values()}) == 5
 
 
 def test_affinity_of_frames():

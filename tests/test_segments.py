@@ -72,6 +72,10 @@ def test_predictions_survive_a_round_trip(tmp_path):
         ('{"results": {"v": [{"label": "a", "segment": [1]}]}}', "video v, entry 0: needs"),
         ('{"results": {"v": [{"label": "a", "segment": [3, 1]}]}}', "not an interval"),
         ('{"results": {"v": [{"label": "a", "segment": [1, 2], "score": NaN}]}}', "score nan"),
+        (
+            '{"results": {"v": [{"label": "a", "segment": [1, 1%s]}]}}' % ("0" * 400),
+            "a number of 401 digits",
+        ),
     ],
 )
 def test_malformed_predictions_name_the_entry(tmp_path, text, message):

@@ -9,7 +9,7 @@ from backtal.cli import clicks, data, exports, models, pictures, research, video
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    r"""Temporal action localization from background clicks.
+    """Temporal action localization from background clicks.
 
     \b
     backtal demo                                       everything once, on synthetic data

@@ -11,7 +11,7 @@ from backtal.cli.command import Command, read_labels
 
 @click.group()
 def dataset() -> None:
-    r"""Check a dataset, or convert one from another project's layout.
+    """Check a dataset, or convert one from another layout.
 
     \b
     backtal dataset check DATA                            what is missing, what does not line up
@@ -28,9 +28,9 @@ def dataset() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every video named.")
 @click.pass_context
 def check(ctx: click.Context, data: Path, clicks: tuple[str, ...], features: bool, as_json: bool) -> None:
-    r"""Report what is missing in DATA, what does not line up, and what to do about it.
+    """Report what is missing in DATA and what does not line up.
 
-    Exit code 2 where something stops training or localization, 0 otherwise, warnings or not.
+    And what to do about it. Exit code 2 where something stops training or localization, 0 otherwise, warnings or not.
 
     \b
     Examples:
@@ -69,9 +69,10 @@ def convert_layout(
     half: bool,
     **numbers: Any,
 ) -> None:
-    r"""Write the dataset SRC, stored in another project's layout, as our dataset folder DST.
+    """Write another project's dataset as a dataset folder.
 
-    Stopped, the same command goes on where it was. The result is checked as by `backtal dataset check`.
+    SRC is the folder in that project's layout, DST what to write. Stopped, the same command goes on where it was. The
+    result is checked as by `backtal dataset check`.
 
     \b
     Examples:

@@ -12,10 +12,10 @@ from backtal.cli.command import Command
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write: .onnx or .pt2.")
 @click.option("--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
 def export(model: str, out: Path, form: str) -> None:
-    r"""Write the network of MODEL as a graph that runs without backtal, for any batch size and length.
+    """Write the network of MODEL as an ONNX or torch.export graph.
 
-    The file is run on random videos and compared with PyTorch; stderr says how far apart they are. What goes in and
-    comes out is written in the documentation of `backtal.export`.
+    It runs without backtal, for any batch size and length. The file is run on random videos and compared with PyTorch;
+    stderr says how far apart they are. What goes in and comes out is written in the documentation of `backtal.export`.
 
     \b
     Examples:
@@ -39,9 +39,10 @@ def export(model: str, out: Path, form: str) -> None:
     "--url", default="/data/local-files/?d={video}.mp4", show_default=True, help="Of a video.  [label-studio]"
 )
 def predictions(form: str, found: Path, out: Path, least_score: float | None, data: Path | None, url: str) -> None:
-    r"""Convert FOUND.json, which `backtal localize` wrote, for other programs.
+    """Convert predictions for other programs.
 
-    For Label Studio, OUT holds the tasks, and OUT with the ending .xml the labelling configuration of the project.
+    FOUND.json is what `backtal localize` wrote. For Label Studio, OUT holds the tasks, and OUT with the ending .xml the
+    labelling configuration of the project.
 
     \b
     Examples:

@@ -14,14 +14,32 @@ from backtal.errors import DataError
 @click.command(cls=Command)
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write the run to.")
-@click.option("--recipe", "recipe_name", default="between-clicks", show_default=True, help="Named settings.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="between-clicks",
+    show_default=True,
+    help="Named settings, see `backtal recipes`.",
+)
 @click.option("--clicks", multiple=True, help="Click file: a path, or a name in DATA/clicks. Repeatable.")
 @click.option("--video-labels-only", is_flag=True, help="Use no clicks: the paper's baseline.")
 @click.option("--subset", default="training", show_default=True, help="Subset of DATA to train on.")
 @click.option("--seed", type=int, default=None, help="Seed of weights, order and dropout.  [default: 0]")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting. Repeatable.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one setting of those that `backtal recipes NAME` prints. Repeatable.",
+)
 @click.option("--resume", is_flag=True, help="Continue the run in --out if there is one.")
-@click.option("--device", type=click.Choice(["cpu", "auto"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "auto"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU where there is one.",
+)
 def train(
     data: Path,
     out: Path,
@@ -34,7 +52,7 @@ def train(
     resume: bool,
     device: str,
 ) -> None:
-    r"""Train on the dataset folder DATA.
+    """Train on the dataset folder DATA.
 
     \b
     Examples:
@@ -91,7 +109,9 @@ def localize(
     keep_damaged: bool,
     bf16: bool,
 ) -> None:
-    r"""Find the actions in INPUTS: dataset folders, feature files (.npz) or videos.
+    """Find the actions in datasets, feature files or videos.
+
+    INPUTS are dataset folders, feature files (.npz) or video files.
 
     \b
     Examples:
@@ -155,7 +175,7 @@ def tune(
     trials: int,
     kernel_sizes: tuple[int, ...],
 ) -> None:
-    r"""Choose settings for a trained model, from clicks and video labels alone.
+    """Choose settings for a model by clicks and video labels.
 
     Trains the same recipe again without each part of the training videos, and judges settings by what these networks
     say of the part: first how many snippets a frame looks at, then how segments are made. Start and end of actions are
@@ -230,7 +250,7 @@ def evaluate(
     f1_score: float,
     as_json: bool,
 ) -> None:
-    r"""Compare PREDICTIONS with the ground truth: mean average precision and segment F1.
+    """Compare predictions with the ground truth: mAP and F1.
 
     \b
     Examples:
@@ -246,4 +266,7 @@ def evaluate(
     report = evaluate_detections(read_predictions(predictions), truth, tious, f1_score=f1_score)
     if report.unknown_videos:
         click.echo(f"{len(report.unknown_videos)} predicted videos are not in subset {subset!r}", err=True)
-    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
+    settings = {"protocol": protocol_name, "subset": subset}
+    by_protocol = f", thresholds of the protocol {protocol_name}" if protocol_name else ""
+    text = f"{report}\nsubset {subset}{by_protocol}"
+    click.echo(json.dumps(settings | report.to_dict(), indent=1) if as_json else text)

@@ -29,7 +29,9 @@ def diagnose(
     figure: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Sort the errors of PREDICTIONS by kind, and say what each kind costs and which instances are missed.
+    """Sort errors by kind, and say what each kind costs.
+
+    Also which instances of the ground truth PREDICTIONS miss, by length, share of the video, and number of instances.
 
     \b
     Examples:
@@ -78,7 +80,7 @@ def report(
     videos: Path | None,
     show: int,
 ) -> None:
-    r"""Write one HTML file on RUN: numbers, errors, pictures, worst and best videos, settings.
+    """Write one HTML file on a run: numbers, errors, pictures.
 
     Several runs, of different seeds say, are put side by side; what is shown in detail is the first. A RUN is a run
     folder or a name that `backtal localize --model` takes.
@@ -99,7 +101,9 @@ def report(
 
 @click.group()
 def plot() -> None:
-    r"""Draw pictures. The ending of the file, .png, .svg or .pdf, says what is written.
+    """Draw pictures.
+
+    The ending of the file, .png, .svg or .pdf, says what is written.
 
     \b
     backtal plot timeline DATA --model RUN --video NAME --out video.png   one video, over time
@@ -124,7 +128,7 @@ _DATA = click.argument("data", type=click.Path(path_type=Path))
 def timeline(
     data: Path, names: tuple[str, ...], video: str, clicks: tuple[str, ...], least_score: float, out: Path
 ) -> None:
-    """Draw a video: ground truth, clicks, and what each model sees and finds."""
+    """Draw a video: truth, clicks, and what each model finds."""
     from backtal.datasets import DatasetFolder
     from backtal.model import BackTALModel
     from backtal.plot import save, timeline_of_video
@@ -177,7 +181,10 @@ def training(run: Path, out: Path) -> None:
 def curves(
     predictions: tuple[Path, ...], data: Path, subset: str, tiou: float | None, labels: tuple[str, ...], out: Path
 ) -> None:
-    """Draw mAP over tIoU of PREDICTIONS, one file or several, or with --tiou precision over recall."""
+    """Draw mAP over tIoU, or with --tiou precision over recall.
+
+    PREDICTIONS are one file or several, each a curve.
+    """
     from backtal.datasets import DatasetFolder
     from backtal.evaluate import evaluate
     from backtal.plot import map_over_tiou, precision_recall, save

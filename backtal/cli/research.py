@@ -7,12 +7,25 @@ import click
 
 from backtal.cli.command import Command, read_labels
 
+_RELEASED = "what the authors' released system computes there, as its checkpoints need"
+_USE = {
+    "compact": "the paper's method with a narrow network, for any features",
+    "between-clicks": "the default: compact, and more learnt from the same clicks",
+    "thumos14": "the paper's settings for THUMOS14, I3D features",
+    "thumos14-released": _RELEASED,
+    "activitynet1.2": "the paper's settings for ActivityNet v1.2",
+    "activitynet1.2-released": _RELEASED,
+    "hacs": "the paper's settings for HACS",
+    "hacs-released": _RELEASED,
+    "beoid": "the paper's settings for BEOID, those of THUMOS14 where it gives none",
+}
+
 
 @click.command(cls=Command)
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def recipes(name: str | None, as_json: bool) -> None:
-    r"""List the recipes, or print the recipe NAME: each value, and where it comes from.
+    """List the recipes, or print one: each value and its source.
 
     \b
     Examples:
@@ -22,7 +35,8 @@ def recipes(name: str | None, as_json: bool) -> None:
     from backtal.presets import RECIPES, sources
 
     if name is None:
-        click.echo(json.dumps(list(RECIPES), indent=1) if as_json else "\n".join(RECIPES))
+        rows = [f"{recipe:26}{_USE.get(recipe, '')}" for recipe in RECIPES]
+        click.echo(json.dumps(list(RECIPES), indent=1) if as_json else "\n".join(rows))
         return
     rows = sources(name)
     if as_json:
@@ -36,7 +50,10 @@ def recipes(name: str | None, as_json: bool) -> None:
 @click.argument("model", metavar="MODEL_OR_RECIPE")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(model: str, as_json: bool) -> None:
-    r"""Count parameters and operations of a checkpoint or recipe, beside the paper's Table 10.
+    """Say what a checkpoint is, and how large it or a recipe is.
+
+    Labels, features, data and measured accuracy of a checkpoint; parameters and operations, counted, beside the paper's
+    Table 10.
 
     \b
     Examples:
@@ -56,9 +73,10 @@ def info(model: str, as_json: bool) -> None:
 @click.option("--recipe", "recipe_name", required=True, help="The released recipe, for example thumos14-released.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Class names, one per line, in the order of indices.")
 def convert(checkpoint: Path, out: Path, recipe_name: str, labels: Path | None) -> None:
-    r"""Convert a released BackTAL checkpoint FILE.pth to a checkpoint folder OUT.
+    """Convert a released BackTAL checkpoint to a folder.
 
-    Every name and shape is checked; only tensors are read, so a file cannot run code.
+    FILE.pth is what the paper's authors released, OUT the folder that `--model` takes afterwards. Every name and shape
+    is checked; only tensors are read, so a file cannot run code.
 
     \b
     Example:
@@ -93,9 +111,10 @@ def ablate(
     settings: tuple[str, ...],
     jobs: int,
 ) -> None:
-    r"""Run TABLE of the paper (6, 7, 8, 9, 11, 12, 13, or layout) on a dataset.
+    """Run one of the paper's tables on a dataset.
 
-    Action clicks are simulated from the ground truth. Prints Markdown.
+    TABLE is 6, 7, 8, 9, 11, 12, 13 (as the paper numbers them) or layout. Finished runs in --out are kept. Action
+    clicks are simulated from the ground truth. Prints Markdown.
 
     \b
     Examples:
@@ -115,7 +134,7 @@ def ablate(
 @click.command(cls=Command)
 @click.option("--out", default="backtal-demo", show_default=True, type=click.Path(path_type=Path))
 def demo(out: Path) -> None:
-    """Run everything once, offline, on a synthetic dataset made on the spot.
+    """Run everything once, offline, on a synthetic dataset.
 
     Trains from video labels, with clicks as a plain baseline, and as BackTAL; prints the mAP of each.
     """

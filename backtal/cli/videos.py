@@ -45,10 +45,11 @@ def extract(
     engine: str,
     actors: int,
 ) -> None:
-    r"""Write the features of VIDEOS, files or folders of them, to --out.
+    """Write the features of video files.
 
-    Stopped or killed, the same command goes on where it was. A video that cannot be read is reported and skipped, and
-    the exit code is 2 then. Prints as JSON what was written, kept from before, and failed.
+    VIDEOS are files or folders of them. Stopped or killed, the same command goes on where it was. A video that cannot
+    be read is reported and skipped, and the exit code is 2 then. Prints as JSON what was written, kept from before, and
+    failed.
 
     \b
     Examples:

@@ -37,10 +37,15 @@ def style(index: int) -> Style:
 
 
 def styles_of(labels: Sequence[str], videos: Iterable[Localization]) -> dict[str, Style]:
-    """A style for every label that occurs; its place among all labels decides which."""
+    """A style for every label that occurs: by its place among all labels, or another if that colour is there already."""
     occurring = {segment.label for video in videos for segment in video}
     order = list(dict.fromkeys([*labels, *sorted(occurring)]))
-    return {label: style(i) for i, label in enumerate(order) if label in occurring}
+    places: dict[str, int] = {}
+    for place, label in enumerate(order):
+        if label in occurring:
+            free = set(range(len(COLOURS))) - {other % len(COLOURS) for other in places.values()}
+            places[label] = place if place % len(COLOURS) in free or not free else min(free)
+    return {label: style(place) for label, place in places.items()}
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -34,9 +34,9 @@ thead th { border-bottom: 2px solid var(--ink); } tr.total td { font-weight: 600
 table.settings td { white-space: normal; text-align: left; vertical-align: top; }
 .wide { overflow-x: auto; } .pair > * { max-width: 100%; } pre { overflow-x: auto; }
 .pair { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; }
-img { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
+img { max-width: 100%; min-width: var(--least); height: auto; display: block; margin: .6rem 0; }
 summary { cursor: pointer; color: var(--accent); } code { font-size: .92em; }
-@media print { nav { display: none; } h2, h3 { break-after: avoid; } img, table { break-inside: avoid; } }
+@media print { img { min-width: 0; } nav { display: none; } h2, h3 { break-after: avoid; } img, table { break-inside: avoid; } }
 """
 
 
@@ -77,11 +77,12 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], *, total: bool = F
 
 
 def picture(figure: "Figure", alt: str) -> Html:
-    """A figure as an image that is part of the page, fine enough for print."""
+    """A figure as an image that is part of the page, fine enough for print; on a small screen it scrolls sideways."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=192, metadata={"Software": None})
     data, width = base64.b64encode(buffer.getvalue()).decode("ascii"), round(96 * figure.get_figwidth())
-    return Html(f'<img alt="{escape(alt)}" width="{width}" src="data:image/png;base64,{data}">')
+    image = f'<img alt="{escape(alt)}" width="{width}" src="data:image/png;base64,{data}">'
+    return tag("div", Html(image), class_="wide", style=f"--least: {min(width, 640)}px")
 
 
 def page(title: str, body: Any) -> Html:
