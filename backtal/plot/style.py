@@ -37,7 +37,7 @@ def style(index: int) -> Style:
 
 
 def styles_of(labels: Sequence[str], videos: Iterable[Localization]) -> dict[str, Style]:
-    """A style for every label that occurs: by its place among all labels, or another if that colour is there already."""
+    """A style for every label that occurs: its place among all labels decides, unless the colour is there already."""
     occurring = {segment.label for video in videos for segment in video}
     order = list(dict.fromkeys([*labels, *sorted(occurring)]))
     places: dict[str, int] = {}

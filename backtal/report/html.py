@@ -36,7 +36,8 @@ table.settings td { white-space: normal; text-align: left; vertical-align: top; 
 .pair { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; }
 img { max-width: 100%; min-width: var(--least); height: auto; display: block; margin: .6rem 0; }
 summary { cursor: pointer; color: var(--accent); } code { font-size: .92em; }
-@media print { img { min-width: 0; } nav { display: none; } h2, h3 { break-after: avoid; } img, table { break-inside: avoid; } }
+@media print { img { min-width: 0; } nav { display: none; }
+  h2, h3 { break-after: avoid; } img, table { break-inside: avoid; } }
 """
 
 
