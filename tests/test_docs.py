@@ -48,7 +48,7 @@ NOT_RUN = {
     "backtal clicks stats THUMOS14": "needs THUMOS14's annotations; tests/test_clicks_cli.py runs it where they are",
     "python benchmarks/": "measures for many minutes",
     'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/test_hub.py has a server",
-    'model = BackTALModel.from_pretrained("runs/mine")          # knows': "pushes; tests/test_hub.py has a server",
+    'model = BackTALModel.from_pretrained("runs/mine")  # knows': "pushes; tests/test_hub.py has a server",
 }
 PLAIN = ("mine/annotations.json", "URLID,URL", "data/annotations.json")  # listings, neither commands nor Python
 EMPTY_AT_FIRST = ("quickstart.md", "own-dataset.md")
