@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -45,8 +46,8 @@ def convert_released(path: str | Path, recipe: Recipe, labels: tuple[str, ...] |
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if wrong := [name for name, shape in shapes.items() if len(shape) != (1 if name.endswith("bias") else 3)]:
         raise CheckpointError(f"{path}: {wrong[0]} has shape {list(shapes[wrong[0]])}, not that of a convolution")
-    hidden, feature_dim, kernel_size = shapes["trunk.0.weight"]
-    num_classes = shapes["classifier.weight"][0] - 1
+    hidden, feature_dim, kernel_size = shapes["base_module.conv_1.weight"]
+    num_classes = shapes["classifier_module.conv.weight"][0] - 1
     if num_classes < 1 or kernel_size % 2 == 0:
         raise CheckpointError(f"{path}: {num_classes} classes and kernel size {kernel_size} fit no BackTAL network")
     labels = labels or recipe.model.labels or tuple(f"class{i:03d}" for i in range(num_classes))
@@ -59,19 +60,20 @@ def convert_released(path: str | Path, recipe: Recipe, labels: tuple[str, ...] |
         hidden_dim=hidden,
         num_layers=2,
         kernel_size=kernel_size,
-        filter_dim=shapes["foreground_filter.conv_1.weight"][0],
-        embedding_hidden_dim=shapes["embedding_head.convs.0.weight"][0],
-        embedding_dim=shapes["embedding_head.convs.1.weight"][0],
+        filter_dim=shapes["filter_module.conv_1.0.weight"][0],
+        embedding_hidden_dim=shapes["embedding_module.conv_1.weight"][0],
+        embedding_dim=shapes["embedding_module.conv_2.weight"][0],
     )
     with torch.device("meta"):
         expected = BackTALModel(config).state_dict()
-    check_state(state, expected, str(path))
+    check_state(state, {name: expected[RELEASED_NAMES[name]] for name in state}, str(path))
     model = BackTALModel(config, recipe.localization)
-    model.load_state_dict(state)
+    model.load_state_dict({RELEASED_NAMES[name]: tensor for name, tensor in state.items()})
     return model.eval()
 
 
 def _released_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of the file by their released names, all of which are there and no other."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -84,8 +86,10 @@ def _released_state(path: Path) -> dict[str, Tensor]:
     except CheckpointError:
         raise
     except pickle.UnpicklingError as failure:
-        reason = str(failure).splitlines()[0]
-        raise CheckpointError(f"{path}: refused: damaged, or holds more than tensors ({reason})") from None
+        # PyTorch's own message goes on to recommend loading the file unsafely.
+        unsafe = re.search(r"GLOBAL ([\w.]+)", str(failure))
+        reason = f"it wants to load {unsafe[1]}, which is no tensor" if unsafe else "damaged, or no PyTorch file"
+        raise CheckpointError(f"{path}: refused: {reason}") from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as failure:
         raise CheckpointError(f"{path}: not a readable PyTorch file: {failure}") from None
     released = content.get("state_dict") if isinstance(content, dict) else None
@@ -96,4 +100,4 @@ def _released_state(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: missing tensor(s): {name_some(missing)}")
     if extra := sorted(set(released) - set(RELEASED_NAMES)):
         raise CheckpointError(f"{path}: unexpected tensor(s): {name_some(extra)}")
-    return {RELEASED_NAMES[name]: tensor for name, tensor in released.items()}
+    return released
