@@ -91,7 +91,7 @@ def _released_state(path: Path) -> dict[str, Tensor]:
         reason = f"it wants to load {unsafe[1]}, which is no tensor" if unsafe else "damaged, or no PyTorch file"
         raise CheckpointError(f"{path}: refused: {reason}") from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as failure:
-        raise CheckpointError(f"{path}: not a readable PyTorch file: {failure}") from None
+        raise CheckpointError(f"{path}: not a readable PyTorch file (truncated?): {failure}") from None
     released = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(released, dict) or not all(isinstance(t, Tensor) for t in released.values()):
         raise CheckpointError(f"{path}: expected {{'epoch': ..., 'state_dict': {{name: tensor}}}}")
