@@ -46,7 +46,7 @@ for _command in (
 
 
 def _mark_listings(command: click.Command) -> None:
-    r"""Turn the ``\b`` of raw docstrings into the character that keeps click from filling the lines below it."""
+    """Turn the ``\b`` of raw docstrings into the character that keeps click from filling the lines below it."""
     command.help = (command.help or "").replace("\\b\n", "\b\n")
     for part in command.commands.values() if isinstance(command, click.Group) else ():
         _mark_listings(part)

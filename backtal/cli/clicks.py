@@ -15,7 +15,7 @@ _RATE = click.FloatRange(0, min_open=True)
 
 @click.group()
 def clicks() -> None:
-    r"""Convert, simulate, check and measure clicks.
+    """Convert, simulate, check and measure clicks.
 
     \b
     backtal clicks convert VIA.json CLICKS.txt --to backtal   from and to other programs
@@ -42,7 +42,7 @@ def convert(
     fps: float | None,
     background: tuple[str, ...],
 ) -> None:
-    r"""Put the clicks of SRC together and write them as OUT.
+    """Put the clicks of SRC together and write them as OUT.
 
     The content of SRC tells its form: BackTAL's CSV, SF-Net's, LACP's and HR-Pro's points, projects and CSV exports of
     VIA 3, CVAT's XML for video or images 1.1, Label Studio's JSON. A segment counts as a click in its middle. LACP,
@@ -100,7 +100,7 @@ def simulate(
     wrong: float,
     seed: int,
 ) -> None:
-    r"""Click the videos of DATA as annotators would, from their start and end labels.
+    """Click videos as annotators would, by their true segments.
 
     By the paper's protocol: frames are shown twice a second, one random frame of each background stretch is clicked.
     With --kind action, one random frame of each action, with its label.
@@ -139,9 +139,10 @@ def simulate(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every click named.")
 @click.pass_context
 def check(ctx: click.Context, data: Path, files: tuple[str, ...], as_json: bool) -> None:
-    r"""Report clicks on unknown videos, after a video's end, inside actions, given twice; and videos without clicks.
+    """Report what is wrong with clicks.
 
-    FILE is a path or a name in DATA/clicks; all of them by default. Exit code 2 where a click stops training.
+    Clicks on unknown videos, after a video's end, inside actions, given twice; and videos without clicks. FILE is a
+    path or a name in DATA/clicks; all of them by default. Exit code 2 where a click stops training.
 
     \b
     Examples:
@@ -161,10 +162,11 @@ def check(ctx: click.Context, data: Path, files: tuple[str, ...], as_json: bool)
 @click.option("--figure", type=_PATH, help="Picture to write (.png, .svg, .pdf): the paper's Fig. 7.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the position of every click.")
 def stats(sources: tuple[Path, ...], figure: Path | None, as_json: bool) -> None:
-    r"""Measure click files, one annotator each: errors, misses, agreement, where clicks lie in their stretches.
+    """Measure how good clicks are, and whether annotators agree.
 
-    FILE is a path or a name in DATA/clicks; all of them by default. Without the dataset folder DATA, clicks are only
-    counted, as there is nothing to compare them with.
+    Errors, misses, agreement, where clicks lie in their stretches; each file is an annotator's. FILE is a path or a
+    name in DATA/clicks; all of them by default. Without the dataset folder DATA, clicks are only counted, as there is
+    nothing to compare them with.
 
     \b
     Examples:
