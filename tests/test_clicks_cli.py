@@ -163,10 +163,3 @@ def test_stats_of_thumos14():
         ("p-value", "0.030", "0.431", "0.475"),
     ):
         assert any(" ".join(line.split()) == " ".join(row) for line in text.splitlines()), row
-
-
-def test_help_keeps_its_listings():
-    for command in ([], ["clicks"], ["dataset"], ["clicks", "stats"]):
-        text = CliRunner().invoke(main, [*command, "--help"]).stdout
-        assert "\\b" not in text
-    assert "\n  backtal clicks check DATA   " in CliRunner().invoke(main, ["clicks", "--help"]).stdout

@@ -43,13 +43,3 @@ for _command in (
     videos.extract,
 ):
     main.add_command(_command)
-
-
-def _mark_listings(command: click.Command) -> None:
-    """Turn the ``\b`` of raw docstrings into the character that keeps click from filling the lines below it."""
-    command.help = (command.help or "").replace("\\b\n", "\b\n")
-    for part in command.commands.values() if isinstance(command, click.Group) else ():
-        _mark_listings(part)
-
-
-_mark_listings(main)
