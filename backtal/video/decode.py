@@ -107,27 +107,12 @@ class Video:
 
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
         """Every decoded frame with its second, in order."""
-        import av
-        from av.error import FFmpegError
-
-        try:
-            container = av.open(str(self.path), mode="r")
-        except FFmpegError as failure:
-            raise DataError(f"{self.path}: cannot be opened as a video: {_reason(failure)}") from None
-        except UnicodeError as failure:
-            raise DataError(f"{self.path}: cannot be opened as a video: {failure}") from None
+        container, stream, start = open_video(self.path, threads=self.threads)
         with container:
-            stream = next((s for s in container.streams.video if not _is_cover(s)), None)
-            if stream is None:
-                kinds = sorted({s.type for s in container.streams})
-                raise DataError(f"{self.path}: holds no video, only {', '.join(kinds) or 'nothing'}")
-            stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = self.threads
             if not self.keep_damaged:
                 stream.codec_context.options = {"err_detect": "explode"}
-            start = container.start_time / av.time_base if container.start_time is not None else 0.0
-            expected = _announced_end(container, stream, start)
-            period = self._period = 1 / float(stream.guessed_rate or stream.average_rate or 25)
+            expected = announced_end(container, stream, start)
+            period = self._period = frame_period(stream)
             # A frame without a timestamp follows the one before it.
             last = -period
             for frame in self._decoded(container, stream):
@@ -174,14 +159,50 @@ class Video:
 
     def _picture(self, frame: Any) -> np.ndarray:
         """``[H, W, 3]``: resized and turned the way a player shows it."""
-        turns = round(frame.rotation / 90) % 4
-        height, width = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
-        height, width = _resized(height, width, self.size)
-        if turns % 2:
-            height, width = width, height
-        scaled = self._scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR")
-        pixels = scaled.to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, turns))
+        return picture_of(frame, self.size, self._scaler)
+
+
+def open_video(path: str | Path, *, threads: int = 0) -> tuple[Any, Any, float]:
+    """Open a file: PyAV's container, the stream of its pictures, and the timestamp at which a player starts it.
+
+    Raises:
+        DataError: if the file cannot be read or holds no video.
+        ImportError: if PyAV is not installed.
+    """
+    import_av()
+    import av
+    from av.error import FFmpegError
+
+    try:
+        container = av.open(str(path), mode="r")
+    except FFmpegError as failure:
+        raise DataError(f"{path}: cannot be opened as a video: {_reason(failure)}") from None
+    except UnicodeError as failure:
+        raise DataError(f"{path}: cannot be opened as a video: {failure}") from None
+    stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+    if stream is None:
+        kinds = sorted({s.type for s in container.streams})
+        container.close()
+        raise DataError(f"{path}: holds no video, only {', '.join(kinds) or 'nothing'}")
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
+    return container, stream, container.start_time / av.time_base if container.start_time is not None else 0.0
+
+
+def frame_period(stream: Any) -> float:
+    """Seconds from one frame to the next, as far as the file says."""
+    return 1 / float(stream.guessed_rate or stream.average_rate or 25)
+
+
+def picture_of(frame: Any, size: int | tuple[int, int] | None, scaler: Any) -> np.ndarray:
+    """``[H, W, 3]`` of PyAV's frame: resized, as for `Video`, and turned the way a player shows it."""
+    turns = round(frame.rotation / 90) % 4
+    height, width = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
+    height, width = _resized(height, width, size)
+    if turns % 2:
+        height, width = width, height
+    scaled = scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR")
+    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
 
 
 def import_av() -> None:
@@ -207,7 +228,7 @@ def _resized(height: int, width: int, size: int | tuple[int, int] | None) -> tup
     return max(size, round(height * size / shorter)), max(size, round(width * size / shorter))
 
 
-def _announced_end(container: Any, stream: Any, start: float) -> float | None:
+def announced_end(container: Any, stream: Any, start: float) -> float | None:
     """The second at which the file says that its pictures end, where it says so."""
     if stream.duration and stream.time_base:
         begin = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - start
