@@ -13,12 +13,12 @@ from backtal import checkpoint, hub
 from backtal.cas import BackTALOutput, frame_mask, topk_mean
 from backtal.config import LocalizationConfig, ModelConfig
 from backtal.errors import ConfigError
-from backtal.features import FeatureSpec, VideoFeatures, check_fit, check_length, read_features
+from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, check_fit, check_length, read_features
 from backtal.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.localize import localize
 from backtal.ops import local_affinity, neighbours
 from backtal.segments import Localization
-from backtal.stream import Source, open_features, run_chunked
+from backtal.stream import Source, Summary, open_features, run_chunked
 
 if TYPE_CHECKING:
     from backtal.video import Extractor
@@ -227,6 +227,20 @@ class BackTALModel(nn.Module):
         return load_extractor(spec.extractor, **settings)
 
     def _localize(self, source: Source, ignore_spec: Collection[str]) -> Localization:
+        summary, axis = self.summarize(source, ignore_spec)
+        return localize(summary.output(), [axis], self.config.labels, self.localization, [source.video_id])[0]
+
+    @torch.inference_mode()
+    def summarize(self, source: Source, ignore_spec: Collection[str] = ()) -> tuple[Summary, TimeAxis]:
+        """The class activation sequence of one video, however long, and when each of its snippets is.
+
+        Args:
+            source: features piece by piece, for example `backtal.stream.open_features`.
+            ignore_spec: as in `localize`.
+
+        Raises:
+            DataError: if the features do not fit the network.
+        """
         config = self.config
         check_fit(source.video_id, source.dim, source.spec, config.feature_dim, config.feature_spec, ignore_spec)
         if source.length is not None:
@@ -240,8 +254,7 @@ class BackTALModel(nn.Module):
             self.train(training)
         axis = source.axis()
         check_length(source.video_id, axis.length, config.kernel_size)
-        axis = axis.rescaled(config.temporal_length or axis.length)
-        return localize(summary.output(), [axis], config.labels, self.localization, [source.video_id])[0]
+        return summary, axis.rescaled(config.temporal_length or axis.length)
 
     def save_pretrained(
         self, folder: str | Path, *, facts: Mapping[str, str] | None = None, dtype: torch.dtype | None = None

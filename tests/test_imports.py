@@ -12,9 +12,9 @@ ORDER = [
     *("errors", "files", "segments", "predictions", "clicks", "click_files", "features", "npy", "config", "presets"),
     *("annotations", "click_stats", "datasets", "layouts", "check", "ops", "layers", "cas", "losses", "localize"),
     *("checkpoint", "hub", "video", "stream", "model", "ensemble", "convert", "info", "evaluate", "topk", "diagnose"),
-    *("train", "tune", "experiment", "plot", "report", "export", "demo", "cli", "__main__"),
+    *("train", "tune", "experiment", "plot", "report", "export", "annotate", "demo", "cli", "__main__"),
 ]
-HEAVY = ["triton", "torchvision", "matplotlib", "av", "cv2", "timm", "ray", "starlette", "pandas", "accelerate"]
+HEAVY = ["triton", "torchvision", "matplotlib", "av", "cv2", "timm", "ray", "starlette", "uvicorn", "pandas", "accelerate"]
 
 
 def test_imports_point_upwards():

@@ -3,7 +3,7 @@
 import click
 
 from backtal import __version__
-from backtal.cli import clicks, data, exports, models, pictures, research, videos
+from backtal.cli import annotating, clicks, data, exports, models, pictures, research, videos
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,6 +13,7 @@ def main() -> None:
 
     \b
     backtal demo                                       everything once, on synthetic data
+    backtal annotate VIDEOS --labels LABELS.txt        click background and tick labels, in the browser
     backtal train DATA --out RUN                       learn from video labels and clicks
     backtal localize DATA --model RUN --out FOUND.json find the actions
     backtal evaluate FOUND.json --data DATA            compare with the ground truth
@@ -41,5 +42,6 @@ for _command in (
     research.ablate,
     research.demo,
     videos.extract,
+    annotating.annotate,
 ):
     main.add_command(_command)

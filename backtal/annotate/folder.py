@@ -1,0 +1,108 @@
+"""The folder that is annotated: which videos it holds, and that nothing outside it is read or written."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backtal.errors import DataError, name_some
+from backtal.video import is_video
+
+_PLAYED = {".m4v", ".mkv", ".mov", ".mp4", ".ogv", ".webm"}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A dataset folder and the videos to annotate in it.
+
+    Attributes:
+        root: the folder, resolved; ``annotations.json``, ``clicks``, ``features`` and ``progress`` are in it.
+        media: the folder that the videos are in, resolved.
+        videos: file by name of the video, which is the file's name without its ending.
+        left_out: files that are not served, with the reason.
+    """
+
+    root: Path
+    media: Path
+    videos: dict[str, Path]
+    left_out: dict[str, str]
+
+    def video(self, name: str) -> Path:
+        """The file of a video, looked at again: it may have become a link since.
+
+        Raises:
+            DataError: if there is no such video, or it leads out of the folder.
+        """
+        path = self.videos.get(name)
+        if path is None or not path.is_file() or not is_inside(path, self.media):
+            raise DataError(f"no video {name!r} in {self.media}")
+        return path
+
+    def own(self, *parts: str) -> Path:
+        """A path in the dataset folder.
+
+        Raises:
+            DataError: if a link on the way leads out of the folder.
+        """
+        path = self.root.joinpath(*parts)
+        if not is_inside(path, self.root):
+            raise DataError(f"{path}: leads out of {self.root}")
+        return path
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, lies in a folder."""
+    return path.resolve().is_relative_to(folder)
+
+
+def is_played(path: Path) -> bool:
+    """Whether browsers play files of this kind, as far as the ending tells."""
+    return path.suffix.lower() in _PLAYED
+
+
+def open_folder(place: str | Path, data: str | Path | None = None) -> Folder:
+    """Find the videos and the dataset folder that belongs to them.
+
+    Videos are looked for in ``place/videos``, if there is that folder, else in `place`; a file stands for itself.
+    The dataset folder is `place`, or what a folder called ``videos`` is in.
+
+    Args:
+        place: a video or a folder.
+        data: the dataset folder, if it is another.
+
+    Raises:
+        DataError: if there is no video, or two have one name.
+    """
+    place = Path(place)
+    if not place.exists():
+        raise DataError(f"{place}: no such video or folder")
+    if place.is_file():
+        media, files = place.parent, [place]
+    else:
+        media = place / "videos" if (place / "videos").is_dir() else place
+        files = sorted(filter(is_video, media.iterdir()))
+    media = media.resolve()
+    root = Path(data).resolve() if data else media.parent if media.name == "videos" else media
+    videos, left_out = _sort_out(files, media)
+    if not videos:
+        because = f" that can be served ({next(iter(left_out.values()))})" if left_out else ""
+        raise DataError(f"{place}: holds no video{because}; put them there or in {place / 'videos'}")
+    return Folder(root, media, videos, left_out)
+
+
+def _sort_out(files: Iterable[Path], media: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    videos: dict[str, Path] = {}
+    left_out: dict[str, str] = {}
+    for path in files:
+        name = path.stem
+        if not is_inside(path, media):
+            left_out[path.name] = "a link that leads out of the folder"
+        elif not path.is_file():
+            left_out[path.name] = "not a file"
+        elif not name.isprintable():
+            left_out[ascii(path.name)] = "its name is not printable text"
+        elif name in videos:
+            names = name_some([videos[name].name, path.name])
+            raise DataError(f"{media}: two videos are called {name}: {names}; rename one")
+        else:
+            videos[name] = path
+    return videos, left_out

@@ -1,0 +1,579 @@
+// The page: wires the strip, the overview, saving, the clock, the list of videos and the keyboard together.
+
+import { Clock } from "./clock.js";
+import { Overview } from "./overview.js";
+import { Annotation, ask, leftBehind } from "./saving.js";
+import { Strip, clock } from "./strip.js";
+
+const PAPER = 48; // seconds of work per minute of video (section 4.2)
+const NEAR = 3000;
+
+const $ = (id) => document.getElementById(id);
+const make = (tag, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+const plural = (count, name) => `${count} ${name}${count === 1 ? "" : "s"}`;
+const channel = "BroadcastChannel" in window ? new BroadcastChannel("backtal") : null;
+
+const state = {
+  all: null, // the dataset: labels, videos, annotators
+  info: null, // the video on the page
+  annotation: null,
+  advice: null,
+  action: null, // the label that clicks give, null for background
+};
+const annotations = new Map();
+
+// ---- where we are, in the address
+
+const address = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+function remember() {
+  if (!state.info) return;
+  const place = { who: state.all.annotator, video: state.info.name, t: strip.cursor / state.info.rate };
+  history.replaceState(null, "", `#${new URLSearchParams(place)}`);
+}
+const path = (video, rest = "") =>
+  `/api/videos/${encodeURIComponent(video)}${rest}?annotator=${encodeURIComponent(state.all.annotator)}`;
+
+// ---- notices and status
+
+function notice(text, kind = "note", lasting = false) {
+  const same = [...$("notices").children].find((item) => item.dataset.text === text);
+  if (same) return;
+  const item = make("div", { className: `notice ${kind}` }, make("span", { textContent: text }));
+  item.dataset.text = text;
+  const close = make("button", { type: "button", textContent: "×", ariaLabel: "Close the notice" });
+  close.addEventListener("click", () => item.remove());
+  item.append(close);
+  $("notices").append(item);
+  if (!lasting) setTimeout(() => item.remove(), 12_000);
+}
+
+function showSaved() {
+  const waiting = [...annotations.values()].filter((annotation) => annotation.unsaved);
+  const trouble = waiting.find((annotation) => annotation.trouble);
+  const count = waiting.reduce((sum, annotation) => sum + annotation.unsaved, 0);
+  $("saved").className = trouble ? "bad" : "";
+  $("saved").textContent = !count ? "all saved" : trouble ? `${plural(count, "change")} not saved` : "saving…";
+  const old = $("notices").querySelector(".unsaved");
+  const text = trouble && `Not saved yet, kept in this browser and tried again: ${trouble.trouble}.`;
+  if (old && old.dataset.text !== text) old.remove();
+  if (text) notice(text, "bad unsaved", true);
+}
+
+// ---- a video
+
+function told(annotation, what) {
+  if (what === "merged") {
+    notice(`${annotation.video} was changed elsewhere, in another tab say. That was loaded, and your changes were put on top.`);
+  }
+  if (what === "saved" && channel) channel.postMessage({ id: state.all.id, video: annotation.video });
+  if (what === "saved") summarize(annotation);
+  showSaved();
+  if (annotation === state.annotation) show();
+}
+
+async function annotationOf(video) {
+  const answer = await ask(path(video));
+  if (answer.status !== 200) throw new Error(answer.content.error || `the server answers ${answer.status}`);
+  const key = JSON.stringify([state.all.annotator, video]);
+  let annotation = annotations.get(key);
+  if (annotation) {
+    annotation.refresh(answer.content);
+  } else {
+    annotation = new Annotation(state.all.id, state.all.annotator, answer.content, (what) => told(annotation, what));
+    annotations.set(key, annotation);
+  }
+  return { annotation, info: answer.content };
+}
+
+async function open(video, second = 0) {
+  film.pause();
+  let opened;
+  try {
+    opened = await annotationOf(video);
+  } catch (failure) {
+    notice(`${video}: ${failure.message}`, "bad");
+    return;
+  }
+  state.info = opened.info;
+  state.annotation = opened.annotation;
+  state.advice = null;
+  $("name").textContent = video;
+  document.title = `${video} · backtal annotate`;
+  strip.open(opened.info);
+  $("later").disabled = $("earlier").disabled = true;
+  setFilm();
+  show();
+  strip.move(Math.round(second * opened.info.rate), false);
+  if (second) strip.centre(strip.cursor);
+  timer.on([state.all.annotator, video]);
+  listVideos();
+  strip.root.focus({ preventScroll: true });
+  if (state.all.advised) advise(video);
+}
+
+function framesOf(annotation) {
+  const frames = new Map();
+  for (const mark of annotation.marks) {
+    // A click counts for the frame on display, also if other software put it between two.
+    const frame = Math.min(Math.floor(mark.time * state.info.rate + 1e-6), state.info.count - 1);
+    if (!frames.has(frame)) frames.set(frame, []);
+    frames.get(frame).push({ ...mark, background: mark.label === state.all.background });
+  }
+  return frames;
+}
+
+function show() {
+  const { annotation, info } = state;
+  if (!annotation) return;
+  const marks = framesOf(annotation);
+  strip.show({ marks, suggested: suggestedFrames(marks) });
+  $("undo").disabled = !annotation.history.length;
+  $("redo").disabled = !annotation.undone.length;
+  const clicks = annotation.marks;
+  const background = clicks.filter((mark) => mark.label === state.all.background).length;
+  const actions = clicks.length - background;
+  const labels = [...info.given, ...annotation.labels];
+  $("counts").textContent = [
+    `${plural(background, "background click")}${actions ? `, ${plural(actions, "action click")}` : ""}`,
+    labels.length ? labels.join(", ") : "no label ticked",
+    ...(annotation.done ? ["done"] : []),
+  ].join(" · ");
+  sayWhere();
+  drawOverview();
+}
+
+function toggle(frame) {
+  const here = framesOf(state.annotation).get(frame) || [];
+  const second = frame / state.info.rate;
+  if (here.length) {
+    state.annotation.change({ remove: here.map(({ time, label }) => ({ time, label })) });
+    return;
+  }
+  const label = state.action ?? state.all.background;
+  const labels = new Set(state.annotation.labels);
+  if (state.action !== null && !state.info.given.includes(label)) labels.add(label);
+  state.annotation.change({ add: [{ time: second, label }], labels });
+}
+
+function sayWhere() {
+  const { info, advice } = state;
+  if (!info) return;
+  const frame = strip.cursor;
+  const parts = [`${clock(frame / info.rate)} of ${clock(info.duration)}`];
+  if (advice && frame < advice.background.length) {
+    const [strongest, background] = [advice.strongest[frame], advice.background[frame]];
+    parts.push(`model: ${advice.labels[advice.which[frame]]} ${strongest.toFixed(2)}, background ${background.toFixed(2)}`);
+  }
+  $("cursor").textContent = parts.join(" · ");
+}
+
+function drawOverview() {
+  if (!state.info) return;
+  const marks = [];
+  strip.marks.forEach((list, frame) => list.forEach((mark) => marks.push({ frame, background: mark.background })));
+  overview.draw({
+    count: state.info.count, marks, suggestions: suggestions(strip.marks), opinion: state.advice, view: strip.view(),
+    cursor: strip.cursor,
+  });
+}
+
+// ---- suggestions
+
+async function advise(video) {
+  const answer = await ask(path(video, "/suggestions")).catch(() => ({ status: 0, content: {} }));
+  if (state.info?.name !== video) return;
+  if (answer.status === 202 || answer.status === 0) { setTimeout(() => advise(video), 1500); return; }
+  if (answer.status !== 200) { notice(`No suggestions: ${answer.content.error}`, "bad"); return; }
+  state.advice = answer.content;
+  $("later").disabled = $("earlier").disabled = !answer.content.suggestions.length;
+  strip.show({ opinion: answer.content });
+  show();
+  load().catch(() => {});
+}
+
+// The suggestions, each with whether a click has met it.
+function suggestions(marks) {
+  if (!state.advice) return [];
+  const clicked = [...marks.keys()];
+  return state.advice.suggestions.map((item) => ({
+    ...item, met: clicked.some((frame) => item.first <= frame && frame <= item.last),
+  }));
+}
+
+function suggestedFrames(marks) {
+  const frames = new Map();
+  for (const { first, last, kind, met } of suggestions(marks)) {
+    if (!met) for (let frame = first; frame <= last; frame += 1) frames.set(frame, kind);
+  }
+  return frames;
+}
+
+function goToSuggestion(direction) {
+  const open = suggestions(strip.marks).filter((item) => !item.met);
+  const places = open.map((item) => Math.floor((item.first + item.last) / 2)).sort((a, b) => a - b);
+  goAmong(places, direction, state.advice ? "no suggestion is left in this video" : "there are no suggestions");
+}
+
+function goAmong(frames, direction, otherwise) {
+  const next = direction > 0 ? frames.find((frame) => frame > strip.cursor) ?? frames[0]
+    : frames.findLast((frame) => frame < strip.cursor) ?? frames.at(-1);
+  if (next === undefined) { notice(otherwise); return; }
+  strip.move(next, false);
+  strip.centre(next);
+}
+
+// ---- the list of videos
+
+async function load() {
+  const who = state.all?.annotator ?? address().who;
+  const answer = await ask(`/api/videos${who ? `?annotator=${encodeURIComponent(who)}` : ""}`);
+  if (answer.status !== 200) throw new Error(answer.content.error || `the server answers ${answer.status}`);
+  state.all = answer.content;
+  $("dataset").textContent = state.all.dataset;
+  $("suggesting").hidden = !state.all.advised;
+  $("who").replaceChildren(
+    ...state.all.annotators.map((name) => make("option", { textContent: name, value: name })),
+    make("option", { textContent: "someone else…", value: "" }),
+  );
+  $("who").value = state.all.annotator;
+  listVideos();
+}
+
+// Unfinished ones first where a model says which teach most.
+function ordered() {
+  const videos = [...state.all.videos];
+  if (!state.all.advised) return videos;
+  return videos.sort((a, b) => a.done - b.done || (b.worth ?? -1) - (a.worth ?? -1));
+}
+
+function summarize(annotation) {
+  const entry = state.all.videos.find((video) => video.name === annotation.video);
+  if (!entry || annotation.annotator !== state.all.annotator) return;
+  Object.assign(entry, { marks: annotation.marks.length, done: annotation.done, labels: annotation.labels.size });
+  listVideos();
+}
+
+function listVideos() {
+  const focused = document.activeElement?.dataset?.video;
+  $("videos").replaceChildren(...ordered().map((video) => {
+    const status = video.done ? "done" : video.marks || video.labels ? "begun" : "new";
+    const button = make("button", { type: "button", className: status },
+      make("span", { className: "state", textContent: { done: "✓", begun: "…", new: "" }[status], ariaHidden: "true" }),
+      make("span", { className: "title", textContent: video.name }),
+      make("span", { className: "facts", textContent: [
+        ...(video.duration ? [clock(video.duration, 0)] : []), status, plural(video.marks, "click"),
+        ...(video.worth ? [`worth ${video.worth.toFixed(1)}`] : []),
+      ].join(" · ") }));
+    button.dataset.video = video.name;
+    if (video.name === state.info?.name) button.setAttribute("aria-current", "true");
+    button.addEventListener("click", () => { showList(false); open(video.name); });
+    return make("li", {}, button);
+  }));
+  if (focused) [...$("videos").querySelectorAll("button")].find((button) => button.dataset.video === focused)?.focus();
+  const done = state.all.videos.filter((video) => video.done);
+  $("total").textContent = `${done.length} of ${plural(state.all.videos.length, "video")} done`;
+  showSpent();
+}
+
+function showSpent() {
+  if (!state.info || !state.all) return;
+  const entry = state.all.videos.find((video) => video.name === state.info.name);
+  const seconds = (state.info.seconds || 0) + timer.seconds();
+  if (entry) { entry.duration = state.info.duration; entry.seconds = seconds; }
+  const rate = (spent, duration) => `${Math.round((60 * spent) / duration)} s per minute of video`;
+  $("spent").textContent = `${clock(seconds, 0)} of work, ${rate(seconds, state.info.duration)} (paper: ${PAPER} s)`;
+  const done = state.all.videos.filter((video) => video.done && video.duration && video.seconds);
+  const total = (name) => done.reduce((sum, video) => sum + video[name], 0);
+  const text = `${state.all.videos.filter((video) => video.done).length} of ${plural(state.all.videos.length, "video")} done`;
+  const mean = done.length ? `; ${rate(total("seconds"), total("duration"))} (paper: ${PAPER} s)` : "";
+  $("total").textContent = text + mean;
+}
+
+function neighbour(step) {
+  const videos = ordered();
+  const at = videos.findIndex((video) => video.name === state.info?.name);
+  const next = videos[at + step];
+  if (next) open(next.name); else notice(step > 0 ? "this is the last video" : "this is the first video");
+}
+
+function nextUnfinished() {
+  const videos = ordered();
+  const at = videos.findIndex((video) => video.name === state.info.name);
+  const rest = state.all.advised ? videos : [...videos.slice(at + 1), ...videos.slice(0, at)];
+  const next = rest.find((video) => !video.done && video.name !== state.info.name);
+  if (next) open(next.name); else notice("All videos are done. You can close the page.", "good", true);
+}
+
+function showList(open) {
+  document.body.classList.toggle("listing", open);
+  $("list-button").setAttribute("aria-expanded", open);
+  if (open) ($("videos").querySelector("[aria-current]") ?? $("videos").querySelector("button"))?.focus();
+}
+
+// ---- labels
+
+function askForLabels() {
+  film.pause();
+  const { annotation, info } = state;
+  $("choices").replaceChildren(...state.all.labels.map((label, index) => {
+    const given = info.given.includes(label);
+    const box = make("input", { type: "checkbox", value: label, checked: given || annotation.labels.has(label), disabled: given });
+    box.addEventListener("change", warn);
+    const hint = given ? " (from the ground truth)" : "";
+    return make("label", {}, box, make("span", { textContent: label + hint }),
+      ...(index < 9 ? [make("kbd", { textContent: String(index + 1) })] : []));
+  }));
+  $("filter").value = "";
+  find();
+  warn();
+  $("labels").showModal();
+  $("filter").focus();
+}
+
+const chosen = () => [...$("choices").querySelectorAll("input:checked:not(:disabled)")].map((box) => box.value);
+
+function warn() {
+  const warnings = [];
+  if (!$("choices").querySelector("input:checked")) {
+    warnings.push("No label is ticked: the video will not be used for training.");
+  }
+  if (!state.annotation.marks.length) warnings.push("No frame was clicked.");
+  $("warning").textContent = warnings.join(" ");
+}
+
+function find() {
+  const words = $("filter").value.trim().toLowerCase();
+  for (const line of $("choices").children) line.hidden = !line.textContent.toLowerCase().includes(words);
+}
+
+$("filter").addEventListener("input", find);
+$("filter").addEventListener("keydown", (event) => {
+  const words = $("filter").value.trim();
+  if (/^[1-9]$/.test(event.key) && !words) {
+    event.preventDefault();
+    $("choices").children[event.key - 1]?.querySelector("input").click();
+  } else if (event.key === "Enter" && words) {
+    event.preventDefault();
+    [...$("choices").children].find((line) => !line.hidden)?.querySelector("input").click();
+    $("filter").value = "";
+    find();
+  }
+});
+$("labels-cancel").addEventListener("click", () => $("labels").close("cancel"));
+$("labels").addEventListener("cancel", () => { $("labels").returnValue = "cancel"; });
+$("labels").addEventListener("close", () => {
+  if ($("labels").returnValue === "done") {
+    state.annotation.change({ labels: chosen(), done: true });
+    nextUnfinished();
+  } else {
+    state.annotation.change({ labels: chosen() });
+  }
+  $("labels").returnValue = "";
+  strip.root.focus({ preventScroll: true });
+});
+
+// ---- what a click marks
+
+function setAction(label) {
+  state.action = label;
+  $("mode-background").setAttribute("aria-pressed", label === null);
+  $("mode-action").setAttribute("aria-pressed", label !== null);
+  $("action").hidden = label === null;
+  if (label !== null) $("action").value = label;
+  strip.root.classList.toggle("marks-actions", label !== null);
+}
+
+const lastAction = () => $("action").value || state.all.labels[0];
+
+// ---- the film
+
+const film = $("video");
+
+function setFilm() {
+  const { info } = state;
+  film.removeAttribute("src");
+  film.load();
+  const ending = info.file.split(".").pop();
+  $("film-says").textContent = info.plays ? "" : `Browsers do not play .${ending} files. The frames work all the same.`;
+  film.hidden = !info.plays;
+  if (info.plays && !$("film").hidden) film.src = `/film/${encodeURIComponent(info.name)}`;
+}
+
+function showFilm(shown) {
+  $("film").hidden = !shown;
+  document.body.classList.toggle("filming", shown);
+  if (shown && state.info.plays && !film.src) film.src = `/film/${encodeURIComponent(state.info.name)}`;
+  if (!shown) film.pause();
+}
+
+function play() {
+  if (!$("film").hidden && !film.paused) { film.pause(); return; }
+  showFilm(true);
+  if (!state.info.plays) return;
+  film.currentTime = strip.cursor / state.info.rate;
+  film.play().catch(() => {});
+}
+
+film.addEventListener("error", () => {
+  if (!film.getAttribute("src")) return;
+  film.hidden = true;
+  $("film-says").textContent = "This browser cannot play the file. The frames work all the same.";
+});
+film.addEventListener("timeupdate", () => {
+  if (film.paused || !state.info) return;
+  strip.move(Math.floor(film.currentTime * state.info.rate + 1e-3));
+});
+for (const kind of ["play", "pause"]) {
+  film.addEventListener(kind, () => { $("play").textContent = film.paused ? "Play" : "Pause"; });
+}
+
+// ---- keyboard
+
+const lineKeys = { ArrowLeft: -1, ArrowRight: 1 };
+const stripKeys = {
+  " ": () => toggle(strip.cursor),
+  Enter: () => toggle(strip.cursor),
+  ArrowUp: () => strip.move(strip.cursor - strip.perRow),
+  ArrowDown: () => strip.move(strip.cursor + strip.perRow),
+  PageUp: () => strip.page(-1),
+  PageDown: () => strip.page(1),
+  Home: () => strip.move(0),
+  End: () => strip.move(Infinity),
+};
+const step = (name) => {
+  const second = state.annotation[name]();
+  if (second === null) return;
+  strip.move(Math.floor(second * state.info.rate + 1e-6));
+};
+const marked = () => [...strip.marks.keys()].sort((a, b) => a - b);
+const letters = {
+  u: () => step("undo"),
+  r: () => step("redo"),
+  j: () => goAmong(marked(), 1, "there is no click yet"),
+  k: () => goAmong(marked(), -1, "there is no click yet"),
+  n: () => goToSuggestion(1),
+  p: () => goToSuggestion(-1),
+  m: () => setAction(state.action === null ? lastAction() : null),
+  v: play,
+  d: askForLabels,
+  l: () => showList(true),
+  ".": () => neighbour(1),
+  ",": () => neighbour(-1),
+  "+": () => strip.rescale(1),
+  "=": () => strip.rescale(1),
+  "-": () => strip.rescale(-1),
+};
+
+addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]")) return;
+  if (event.key === "?") { $("help").showModal(); return; }
+  if (event.key === "Escape") { showList(false); showFilm(false); strip.root.focus({ preventScroll: true }); return; }
+  if (!state.annotation || event.altKey || /^(INPUT|SELECT|VIDEO)$/.test(event.target.tagName)) return;
+  let act = null;
+  if (event.ctrlKey || event.metaKey) {
+    if (event.key.toLowerCase() === "z") act = () => step(event.shiftKey ? "redo" : "undo");
+    if (event.key.toLowerCase() === "y") act = () => step("redo");
+  } else if (event.target === strip.root && (stripKeys[event.key] || lineKeys[event.key])) {
+    act = stripKeys[event.key] ?? (() => strip.move(strip.cursor + lineKeys[event.key]));
+  } else if (/^[1-9]$/.test(event.key) && state.action !== null && state.all.labels[event.key - 1]) {
+    act = () => setAction(state.all.labels[event.key - 1]);
+  } else {
+    act = letters[event.key.toLowerCase()];
+  }
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+for (const [id, act] of Object.entries({
+  undo: letters.u, redo: letters.r, smaller: letters["-"], larger: letters["+"], earlier: letters.p, later: letters.n,
+  play, finish: askForLabels,
+  "mode-background": () => setAction(null), "mode-action": () => setAction(lastAction()),
+})) {
+  $(id).addEventListener("click", () => { act(); if (id !== "finish") strip.root.focus({ preventScroll: true }); });
+}
+$("action").addEventListener("change", () => { setAction($("action").value); strip.root.focus({ preventScroll: true }); });
+$("help-button").addEventListener("click", () => $("help").showModal());
+$("list-button").addEventListener("click", () => showList(!document.body.classList.contains("listing")));
+$("film-close").addEventListener("click", () => { showFilm(false); strip.root.focus({ preventScroll: true }); });
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("close", () => strip.root.focus({ preventScroll: true }));
+}
+
+// ---- annotators
+
+function become(name) {
+  location.hash = new URLSearchParams({ who: name, video: state.info?.name ?? "" });
+  timer.send();
+  location.reload();
+}
+$("who").addEventListener("change", () => {
+  const name = $("who").value;
+  $("who").value = state.all.annotator;
+  if (name) become(name); else $("newcomer").showModal();
+});
+$("newcomer-cancel").addEventListener("click", () => $("newcomer").close("cancel"));
+$("newcomer").querySelector("form").addEventListener("submit", () => {
+  const name = $("newcomer-name").value.trim();
+  if (name) become(name);
+});
+
+// ---- begin
+
+const strip = new Strip($("strip"), {
+  toggled: toggle,
+  moved: () => { sayWhere(); drawOverview(); clearTimeout(state.noting); state.noting = setTimeout(remember, 300); },
+  scrolled: drawOverview,
+});
+const overview = new Overview($("overview"), (frame) => { strip.move(frame, false); strip.centre(frame); });
+const timer = new Clock(() => !film.paused);
+setInterval(showSpent, 1000);
+addEventListener("resize", drawOverview);
+
+async function lookAgain(video) {
+  if (!state.annotation || (video && video !== state.info.name)) return;
+  const answer = await ask(path(state.info.name)).catch(() => null);
+  if (answer?.status !== 200 || answer.content.name !== state.info.name) return;
+  if (state.annotation.refresh(answer.content)) notice(`${state.info.name} was changed elsewhere; that was loaded.`);
+}
+if (channel) {
+  channel.addEventListener("message", ({ data }) => { if (data.id === state.all?.id) lookAgain(data.video); });
+}
+addEventListener("focus", () => lookAgain());
+
+async function recover() {
+  for (const [key, entry] of leftBehind(state.all.id, state.all.annotator)) {
+    try {
+      const { annotation } = await annotationOf(entry.video);
+      const count = annotation.absorb(entry.base, entry.now);
+      localStorage.removeItem(key);
+      if (count) notice(`${entry.video}: ${plural(count, "change")} had not been saved; this was made up for.`, "good");
+    } catch (failure) {
+      notice(`${entry.video}: changes that were not saved are still kept here: ${failure.message}`, "bad", true);
+    }
+  }
+}
+
+async function begin() {
+  try {
+    await load();
+  } catch (failure) {
+    notice(failure instanceof TypeError ? "The server does not answer. Trying again…" : failure.message, "bad", true);
+    setTimeout(begin, NEAR);
+    return;
+  }
+  $("notices").replaceChildren();
+  $("action").replaceChildren(...state.all.labels.map((label) => make("option", { textContent: label, value: label })));
+  showSaved();
+  await recover();
+  const wanted = address();
+  const videos = ordered();
+  const first = videos.find((video) => video.name === wanted.video) ?? videos.find((video) => !video.done) ?? videos[0];
+  await open(first.name, first.name === wanted.video ? Number(wanted.t) || 0 : 0);
+}
+
+begin();

@@ -1,0 +1,202 @@
+// What is said of a video, and getting it saved: sent after every change, kept in the browser until the server has it, put on
+// top of what others have changed in the meantime.
+
+const RETRY = 2000;
+const keyOf = (mark) => JSON.stringify([mark.time, mark.label]);
+const markOf = (key) => { const [time, label] = JSON.parse(key); return { time, label }; };
+
+export const TAB = crypto.randomUUID();
+
+export async function ask(path, options = {}) {
+  const response = await fetch(path, {
+    ...options,
+    headers: options.body ? { "content-type": "application/json" } : {},
+  });
+  let content = {};
+  try { content = await response.json(); } catch { /* an answer without a body */ }
+  return { status: response.status, content };
+}
+
+function parse(content) {
+  return {
+    marks: new Set(content.marks.map(keyOf)),
+    labels: new Set(content.labels),
+    done: content.done,
+    revision: content.revision,
+  };
+}
+
+const plain = (state) => ({
+  marks: [...state.marks].map(markOf),
+  labels: [...state.labels],
+  done: state.done,
+  revision: state.revision,
+});
+
+const minus = (a, b) => [...a].filter((item) => !b.has(item));
+
+function difference(from, to) {
+  const diff = {
+    add: minus(to.marks, from.marks),
+    remove: minus(from.marks, to.marks),
+    tick: minus(to.labels, from.labels),
+    untick: minus(from.labels, to.labels),
+  };
+  if (from.done !== to.done) diff.done = to.done;
+  return diff;
+}
+
+const size = (diff) => diff.add.length + diff.remove.length + diff.tick.length + diff.untick.length + ("done" in diff);
+
+const inverse = (diff) => ({
+  add: diff.remove,
+  remove: diff.add,
+  tick: diff.untick,
+  untick: diff.tick,
+  ...("done" in diff ? { done: !diff.done } : {}),
+});
+
+function apply(state, diff) {
+  const next = { ...state, marks: new Set(state.marks), labels: new Set(state.labels) };
+  diff.add.forEach((key) => next.marks.add(key));
+  diff.remove.forEach((key) => next.marks.delete(key));
+  diff.tick.forEach((label) => next.labels.add(label));
+  diff.untick.forEach((label) => next.labels.delete(label));
+  if ("done" in diff) next.done = diff.done;
+  return next;
+}
+
+export class Annotation {
+  // One video as one annotator sees it. `told` is called after every change with what it was about.
+  constructor(dataset, annotator, content, told) {
+    this.video = content.name;
+    this.annotator = annotator;
+    this.prefix = prefixOf(dataset, annotator);
+    this.base = parse(content);
+    this.now = parse(content);
+    this.undone = [];
+    this.history = [];
+    this.told = told;
+    this.sending = false;
+    this.trouble = "";
+  }
+
+  get marks() { return [...this.now.marks].map(markOf).sort((a, b) => a.time - b.time); }
+  get labels() { return this.now.labels; }
+  get done() { return this.now.done; }
+  get unsaved() { return size(difference(this.base, this.now)); }
+
+  change({ add = [], remove = [], labels = this.now.labels, done = this.now.done }) {
+    const wanted = { ...this.now, marks: new Set(this.now.marks), labels: new Set(labels), done };
+    remove.forEach((mark) => wanted.marks.delete(keyOf(mark)));
+    add.forEach((mark) => wanted.marks.add(keyOf(mark)));
+    const diff = difference(this.now, wanted);
+    if (!size(diff)) return;
+    this.history.push(diff);
+    this.undone = [];
+    this.#become(apply(this.now, diff));
+  }
+
+  undo() { return this.#step(this.history, this.undone, inverse); }
+  redo() { return this.#step(this.undone, this.history, (diff) => diff); }
+
+  #step(from, to, turned) {
+    const diff = from.pop();
+    if (!diff) return null;
+    to.push(diff);
+    this.#become(apply(this.now, turned(diff)));
+    const touched = [...diff.add, ...diff.remove].map(markOf);
+    return touched.length ? touched[0].time : null;
+  }
+
+  // Changes that another visit of the page did not get through, made on `before`.
+  absorb(before, wanted) {
+    const diff = difference(parse(before), parse(wanted));
+    this.#become(apply(this.now, diff));
+    return size(diff);
+  }
+
+  // What the server holds by now, if that was changed elsewhere.
+  refresh(content) {
+    const theirs = parse(content);
+    if (theirs.revision === this.base.revision || this.sending) return false;
+    this.now = { ...apply(theirs, difference(this.base, this.now)), revision: theirs.revision };
+    this.base = theirs;
+    this.told("changed");
+    this.send();
+    return true;
+  }
+
+  #become(state) {
+    this.now = state;
+    this.#keep();
+    this.told("changed");
+    this.send();
+  }
+
+  #keep() {
+    const key = `${this.prefix}${TAB}:${this.video}`;
+    try {
+      if (this.unsaved) {
+        localStorage.setItem(key, JSON.stringify({ video: this.video, base: plain(this.base), now: plain(this.now) }));
+      } else {
+        localStorage.removeItem(key);
+      }
+    } catch {
+      this.trouble = "this browser keeps nothing: do not close the page before all is saved";
+    }
+  }
+
+  async send() {
+    if (this.sending) return;
+    this.sending = true;
+    while (this.unsaved) {
+      const sent = this.now;
+      let answer;
+      try {
+        answer = await ask(`/api/videos/${encodeURIComponent(this.video)}?annotator=${encodeURIComponent(this.annotator)}`, {
+          method: "PUT",
+          body: JSON.stringify({ ...plain(sent), base: this.base.revision }),
+        });
+      } catch {
+        answer = { status: 0, content: { error: "the server does not answer: was it stopped? Start `backtal annotate` again" } };
+      }
+      if (answer.status === 200) {
+        this.base = parse(answer.content);
+        this.now = { ...this.now, revision: this.base.revision };
+        this.trouble = "";
+        this.#keep();
+        this.told("saved");
+      } else if (answer.status === 409) {
+        const theirs = parse(answer.content);
+        this.now = { ...apply(theirs, difference(this.base, this.now)), revision: theirs.revision };
+        this.base = theirs;
+        this.#keep();
+        this.told("merged");
+      } else {
+        this.trouble = answer.content.error || `the server answers ${answer.status}`;
+        this.told("trouble");
+        await new Promise((wake) => setTimeout(wake, RETRY));
+      }
+    }
+    this.#keep();
+    this.sending = false;
+  }
+}
+
+const prefixOf = (dataset, annotator) => `backtal:${dataset}:${annotator}:`;
+
+// Changes that other visits of this page have left in the browser: [[key, {video, base, now}], ...].
+export function leftBehind(dataset, annotator) {
+  const found = [];
+  const prefix = prefixOf(dataset, annotator);
+  try {
+    for (let index = 0; index < localStorage.length; index += 1) {
+      const key = localStorage.key(index);
+      if (!key.startsWith(prefix) || key.startsWith(prefix + TAB)) continue;
+      const entry = JSON.parse(localStorage.getItem(key));
+      if (entry && entry.base && entry.now) found.push([key, entry]);
+    }
+  } catch { /* nothing is kept here, or it is not ours */ }
+  return found;
+}

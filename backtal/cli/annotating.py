@@ -1,0 +1,76 @@
+"""`backtal annotate`: the page on which people click."""
+
+import webbrowser
+from pathlib import Path
+
+import click
+
+from backtal.cli.command import Command, read_labels
+
+
+@click.command(cls=Command)
+@click.argument("place", metavar="VIDEO_OR_FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="File of the actions, one a line.  [default: annotations.json's]"
+)
+@click.option("--annotator", default="me", show_default=True, help="Whose clicks: clicks/NAME.txt.")
+@click.option("--model", "name", help="A run folder or name: show where a click would teach it most.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Dataset folder to write to.  [default: FOLDER; the one around it if it is called videos]",
+)
+@click.option("--subset", default="training", show_default=True, help="Subset of a video once its labels are ticked.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port, 0 for any.  [default: from 8765 on]")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+def annotate(
+    place: Path,
+    labels: Path | None,
+    annotator: str,
+    name: str | None,
+    data: Path | None,
+    subset: str,
+    port: int | None,
+    no_browser: bool,
+) -> None:
+    r"""Open a page on which to click background and tick labels: all that training needs.
+
+    Skim the frames of a video, two a second, and click one in every stretch that shows none of the actions; at the end
+    tick the actions that the video contains. Everything is saved at once, in FOLDER/clicks/NAME.txt and
+    FOLDER/annotations.json; stop with Ctrl-C and go on whenever you like. The page is only for this machine and needs
+    no network. Videos are taken from FOLDER/videos, if there is that folder, else from FOLDER.
+
+    \b
+    Examples:
+      backtal annotate DATA --labels labels.txt
+      backtal annotate DATA --annotator anna --model RUN
+      backtal annotate match.mp4 --labels labels.txt --data DATA
+    \b
+    Then:
+      backtal extract DATA/videos --extractor torchvision/s3d --out DATA/features
+      backtal train DATA --out RUN --clicks me.txt
+    """
+    from backtal.annotate import open_folder
+    from backtal.video.decode import import_av
+
+    import_av()
+    try:
+        from backtal.annotate.server import serve
+    except ImportError as failure:
+        raise ImportError(f'the page needs a web server: pip install "backtal[annotate]" ({failure})') from None
+    folder = open_folder(place, data)
+    for file, reason in folder.left_out.items():
+        click.echo(f"backtal annotate: {file} is left out: {reason}", err=True)
+    model = None
+    if name is not None:
+        from backtal.model import BackTALModel
+
+        model = BackTALModel.from_pretrained(name)
+
+    def opened(address: str) -> None:
+        click.echo(f"{len(folder.videos)} video(s) in {folder.media}; saving to {folder.root}", err=True)
+        click.echo(f"open {address}\nCtrl-C stops; every change is saved at once.", err=True)
+        if not no_browser:
+            webbrowser.open(address)
+
+    serve(folder, read_labels(labels), annotator=annotator, model=model, subset=subset, port=port, opened=opened)
