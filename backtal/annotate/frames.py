@@ -99,12 +99,15 @@ class Reader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._container, self._stream, self._start = open_video(path, threads=2)
+        self._open()
         self._early = min(frame_period(self._stream), 1 / RATE) / 2
         self._scaler = _scaler()
         self._coming: Iterator[tuple[float, Any]] = iter(())
         self._shown: tuple[float, Any] | None = None
         self._next: tuple[float, Any] | None = None
+
+    def _open(self) -> None:
+        self._container, self._stream, self._start = open_video(self.path, threads=2)
 
     def close(self) -> None:
         """Close the file."""
@@ -139,13 +142,14 @@ class Reader:
         """Go to the last key frame that is not after `time`; indexes that are wrong cost further attempts."""
         from av.error import FFmpegError
 
-        for back in (*_STEPS_BACK, math.inf):
-            target = max(time - back, 0.0) + self._start
-            try:
-                self._container.seek(int(target / self._stream.time_base), stream=self._stream, backward=True)
-            except FFmpegError:
+        for back in (*_STEPS_BACK, None):
+            if back is None:
+                self.close()
+                self._open()
+            else:
+                target = int((max(time - back, 0.0) + self._start) / self._stream.time_base)
                 with contextlib.suppress(FFmpegError):
-                    self._container.seek(int(target * 1_000_000), backward=True)
+                    self._container.seek(target, stream=self._stream, backward=True)
             self._coming = self._decoded()
             self._shown, self._next = None, next(self._coming, None)
             if self._next is not None and self._next[0] - self._early <= time:

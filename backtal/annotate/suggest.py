@@ -45,8 +45,8 @@ def expected_loss(background: np.ndarray) -> np.ndarray:
         >>> expected_loss(np.array([1.0, 1.0, 1.0])).tolist()
         [0.0, 0.0, 0.0]
     """
-    p = np.clip(background.astype(np.float64), 1e-9, 1.0)
-    loss = np.abs(p * np.log(p)) * np.e
+    p = background.astype(np.float64)
+    loss = np.abs(p * np.log(np.where(p > 0, p, 1.0))) * np.e
     kernel = np.ones(min(_WINDOW, len(loss)))
     return np.convolve(loss, kernel, "same") / np.convolve(np.ones_like(loss), kernel, "same")
 
@@ -83,12 +83,16 @@ def worth(suggestions: Sequence[Suggestion], duration: float) -> float:
 
 
 def _peaks(loss: np.ndarray) -> list[Suggestion]:
-    """Around each peak, as far as half its height; peaks that lie in the stretch of a higher one do not count."""
+    """Around each peak, as far as half its height; what falls off from there belongs to it as well."""
     left = loss.copy()
     found = []
     while len(found) < _MOST and left.size and (peak := int(left.argmax())) >= 0 and left[peak] >= _LEAST:
         first, last = _around(left >= left[peak] / 2, peak)
         found.append(Suggestion(first, last, "unsure", float(min(left[peak], 1.0))))
+        while first > 0 and 0 < left[first - 1] <= left[first]:
+            first -= 1
+        while last + 1 < len(left) and 0 < left[last + 1] <= left[last]:
+            last += 1
         left[first : last + 1] = 0.0
     return found
 

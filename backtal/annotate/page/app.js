@@ -138,7 +138,8 @@ function show() {
   const actions = clicks.length - background;
   const labels = [...info.given, ...annotation.labels];
   $("counts").textContent = [
-    `${plural(background, "background click")}${actions ? `, ${plural(actions, "action click")}` : ""}`,
+    clicks.length ? `${plural(background, "background click")}${actions ? `, ${plural(actions, "action click")}` : ""}`
+      : "click one frame in every stretch that shows none of the actions",
     labels.length ? labels.join(", ") : "no label ticked",
     ...(annotation.done ? ["done"] : []),
   ].join(" · ");
@@ -265,10 +266,12 @@ function listVideos() {
       make("span", { className: "state", textContent: { done: "✓", begun: "…", new: "" }[status], ariaHidden: "true" }),
       make("span", { className: "title", textContent: video.name }),
       make("span", { className: "facts", textContent: [
-        ...(video.duration ? [clock(video.duration, 0)] : []), status, plural(video.marks, "click"),
+        ...(video.duration ? [clock(video.duration, 0)] : []), ...(status === "begun" ? [] : [status]),
+        ...(video.marks ? [plural(video.marks, "click")] : []),
         ...(video.worth ? [`worth ${video.worth.toFixed(1)}`] : []),
       ].join(" · ") }));
     button.dataset.video = video.name;
+    if (video.worth) button.title = "worth: the loss to expect of clicks on its unsure stretches, per minute of video";
     if (video.name === state.info?.name) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => { showList(false); open(video.name); });
     return make("li", {}, button);

@@ -9,7 +9,8 @@ const KEPT = 90;
 
 export const clock = (seconds, digits = 1) => {
   const whole = Math.floor(seconds / 60);
-  const rest = (seconds - 60 * whole).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
+  const scale = 10 ** digits;
+  const rest = (Math.floor((seconds - 60 * whole) * scale + 1e-6) / scale).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
   return whole < 60 ? `${whole}:${rest}` : `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}:${rest}`;
 };
 
