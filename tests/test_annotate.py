@@ -1,6 +1,5 @@
 """The click page without its page: frames, folders, files, suggestions."""
 
-import csv
 import io
 import json
 import os

@@ -14,7 +14,10 @@ ORDER = [
     *("checkpoint", "hub", "video", "stream", "model", "ensemble", "convert", "info", "evaluate", "topk", "diagnose"),
     *("train", "tune", "experiment", "plot", "report", "export", "annotate", "demo", "cli", "__main__"),
 ]
-HEAVY = ["triton", "torchvision", "matplotlib", "av", "cv2", "timm", "ray", "starlette", "uvicorn", "pandas", "accelerate"]
+HEAVY = [
+    *("triton", "torchvision", "matplotlib", "av", "cv2", "timm", "ray", "starlette", "uvicorn", "pandas"),
+    "accelerate",
+]
 
 
 def test_imports_point_upwards():

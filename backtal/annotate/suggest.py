@@ -63,11 +63,11 @@ def suggest(background: np.ndarray, detected: Localization, clicked: Sequence[fl
     count = len(background)
     loss = expected_loss(background)
     frames = sorted({min(int(second * rate), count - 1) for second in clicked})
-    free = np.ones(count, bool)
+    met = np.zeros(count, bool)
     for frame in frames:
         first, last = _around(background >= _SURE, frame)
-        free[max(min(first, frame - _WINDOW), 0) : max(last, frame + _WINDOW) + 1] = False
-    found = _peaks(np.where(free, loss, 0.0))
+        met[first : last + 1] = True
+    found = [s for peak, s in _peaks(loss) if not met[peak] and not any(s.first <= frame <= s.last for frame in frames)]
     taken = np.zeros(count, bool)
     for suggestion in found:
         taken[suggestion.first : suggestion.last + 1] = True
@@ -82,13 +82,13 @@ def worth(suggestions: Sequence[Suggestion], duration: float) -> float:
     return sum(s.value for s in suggestions if s.kind == "unsure") / max(duration / 60, 0.1)
 
 
-def _peaks(loss: np.ndarray) -> list[Suggestion]:
-    """Around each peak, as far as half its height; what falls off from there belongs to it as well."""
+def _peaks(loss: np.ndarray) -> list[tuple[int, Suggestion]]:
+    """Peaks, each with the stretch around it down to half its height; what falls off from there belongs to it too."""
     left = loss.copy()
     found = []
-    while len(found) < _MOST and left.size and (peak := int(left.argmax())) >= 0 and left[peak] >= _LEAST:
+    while len(found) < _MOST and left[peak := int(left.argmax())] >= _LEAST:
         first, last = _around(left >= left[peak] / 2, peak)
-        found.append(Suggestion(first, last, "unsure", float(min(left[peak], 1.0))))
+        found.append((peak, Suggestion(first, last, "unsure", float(min(left[peak], 1.0)))))
         while first > 0 and 0 < left[first - 1] <= left[first]:
             first -= 1
         while last + 1 < len(left) and 0 < left[last + 1] <= left[last]:
