@@ -242,6 +242,8 @@ async function load() {
   );
   $("who").value = state.all.annotator;
   listVideos();
+  // The server reads the files one after the other.
+  if (state.all.videos.some((video) => !video.duration)) setTimeout(() => load().catch(() => {}), NEAR);
 }
 
 // Unfinished ones first where a model says which teach most.
@@ -266,7 +268,7 @@ function listVideos() {
       make("span", { className: "state", textContent: { done: "✓", begun: "…", new: "" }[status], ariaHidden: "true" }),
       make("span", { className: "title", textContent: video.name }),
       make("span", { className: "facts", textContent: [
-        ...(video.duration ? [clock(video.duration, 0)] : []), ...(status === "begun" ? [] : [status]),
+        ...(video.duration ? [clock(Math.round(video.duration), 0)] : []), ...(status === "begun" ? [] : [status]),
         ...(video.marks ? [plural(video.marks, "click")] : []),
         ...(video.worth ? [`worth ${video.worth.toFixed(1)}`] : []),
       ].join(" · ") }));

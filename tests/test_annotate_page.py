@@ -1,0 +1,502 @@
+"""The click page in a real browser: from start to end by mouse and by keyboard, and everything that may go wrong."""
+
+import contextlib
+import json
+import re
+import shutil
+import time
+
+import numpy as np
+import pytest
+from annotate_server import Served, chromium, make_videos
+from click.testing import CliRunner
+from conftest import TINY
+
+from backtal import read_clicks
+from backtal.cli import main
+from backtal.datasets import DatasetFolder
+
+pytest.importorskip("starlette")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+EXTRACTOR = """
+import torch
+from backtal import FeatureSpec
+from backtal.video import Extractor
+
+class Mean(torch.nn.Module):
+    def forward(self, pictures):
+        halves = pictures.float().unflatten(2, (2, -1)).mean((1, 3, 4))
+        return torch.cat([halves.flatten(1), halves.flatten(1).square() / 255, halves.mean(1)], 1)[:, :14] / 255
+
+def build(name, options):
+    return Extractor(FeatureSpec("mine", fps=4, window=2, stride=2, crop="center64", dim=14), Mean(), size=64, crop=64)
+"""
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = chromium()
+    with sync_api.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_videos(tmp_path / "data", {"a.mp4": 20, "b.mp4": 12, "c.avi": 6})
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Starts servers, and stops them in the end."""
+    started = []
+
+    def start(place, *options, port=0):
+        served = Served(place, "--port", str(port), *options, log=tmp_path / f"log{len(started)}.txt")
+        started.append(served)
+        return served
+
+    yield start
+    for served in started:
+        assert "Traceback" not in served.stop()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens the page in a browser profile of its own; fails the test for whatever the page complains about."""
+    contexts, trouble = [], []
+
+    def go(served, context=None, *, away=False, **options):
+        if context is None:
+            context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+            contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda failure: trouble.append(str(failure)))
+        page.on("dialog", lambda dialog: trouble.append(f"dialog {dialog.message}"))
+        # That a server which was killed does not answer is what some tests are about.
+        ignored = r"ERR_|40[39]|507" if away else r"409"
+        page.on(
+            "console",
+            lambda message: None if re.search(ignored, message.text) else trouble.append(message.text),
+        )
+        page.goto(served.url)
+        ready(page)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def ready(page):
+    page.wait_for_selector("#f0[style*='blob:']")
+
+
+def until(page, expression):
+    """Waits for a JavaScript expression; `wait_for_function` needs eval, which the page's policy forbids."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(sync_api.Error):  # in the middle of a reload
+            if page.evaluate(expression):
+                return
+        time.sleep(0.05)
+    pytest.fail(f"never: {expression}")
+
+
+def named(page, video):
+    """Waits until a video is on the page."""
+    until(page, f"document.getElementById('name').textContent.startsWith({json.dumps(video)})")
+    ready(page)
+
+
+def saved(page):
+    until(page, "document.getElementById('saved').textContent === 'all saved'")
+
+
+def marked(page):
+    return page.eval_on_selector_all(".cell[aria-selected=true]", "all => all.map(cell => Number(cell.dataset.frame))")
+
+
+def on_disk(data, annotator="me"):
+    path = data / "clicks" / f"{annotator}.txt"
+    return {name: track.times() for name, track in read_clicks(path).items()} if path.exists() else {}
+
+
+def trains(data, tmp_path):
+    """Whether `backtal train` runs on what was saved."""
+    (tmp_path / "mine.py").write_text(EXTRACTOR)
+    videos, out = str(data / "videos"), str(data / "features")
+    done = CliRunner().invoke(main, ["extract", videos, "--extractor", f"{tmp_path}/mine.py:build", "--out", out])
+    assert done.exit_code == 0, done.output
+    sets = [part for setting in TINY for part in ("--set", setting)]
+    done = CliRunner().invoke(main, ["train", str(data), "--out", str(tmp_path / "run"), "--clicks", "me.txt", *sets])
+    assert done.exit_code == 0, done.output
+    return (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_from_start_to_end_by_mouse(data, serve, visit, tmp_path):
+    served = serve(data, "--labels", str(data / "labels.txt"))
+    page = visit(served)
+    assert page.locator("#videos .title").all_inner_texts() == ["a", "b", "c"]
+    page.get_by_text("0:20 · new").wait_for()
+    for frame in (4, 9, 20):
+        page.click(f"#f{frame}")
+    assert marked(page) == [4, 9, 20]
+    page.click("#f9")
+    saved(page)
+    assert on_disk(data) == {"a": [2.0, 10.0]}
+    page.click("#undo")
+    saved(page)
+    assert on_disk(data) == {"a": [2.0, 4.5, 10.0]}
+    page.click("#undo")
+    page.click("#redo")
+    page.click("#redo")
+    saved(page)
+    assert on_disk(data) == {"a": [2.0, 10.0]}
+    page.reload()
+    ready(page)
+    assert marked(page) == [4, 20]
+    # An action click ticks its label as well.
+    page.click("#mode-action")
+    page.select_option("#action", "run")
+    page.click("#f14")
+    page.click("#mode-background")
+    page.click("#finish")
+    assert page.is_checked("input[value=run]")
+    page.check("input[value=jump]")
+    page.click("#labels button[type=submit]")
+    named(page, "b")
+    page.click("#f0")
+    page.click("#finish")
+    assert "No label is ticked" in page.inner_text("#warning")
+    page.check("input[value='<i>wave</i>']")
+    page.click("#labels button[type=submit]")
+    named(page, "c")
+    page.click("#play")
+    assert "Browsers do not play .avi" in page.inner_text("#film-says")
+    page.click("#film-close")
+    page.click("#f11")
+    page.click("#finish")
+    page.check("input[value=jump]")
+    page.click("#labels button[type=submit]")
+    page.get_by_text("All videos are done").wait_for()
+    saved(page)
+    assert on_disk(data) == {"a": [2.0, 10.0], "b": [0.0], "c": [5.5]}
+    assert read_clicks(data / "clicks" / "me.txt")["a"].times("run") == [7.0]
+    annotations = DatasetFolder(data).annotations
+    assert {name: video.labels for name, video in annotations.videos.items()} == {
+        "a": {"jump", "run"},
+        "b": {"<i>wave</i>"},
+        "c": {"jump"},
+    }
+    assert "3 of 3 videos done" in page.inner_text("#total")
+    page.wait_for_timeout(1200)
+    page.reload()
+    ready(page)
+    progress = json.loads((data / "progress" / "me.json").read_text())["videos"]
+    assert all(entry["done"] for entry in progress.values())
+    assert sum(progress["a"]["seconds"].values()) > 0.5
+    assert "paper: 48 s" in page.inner_text("#spent")
+    assert trains(data, tmp_path)
+
+
+def test_from_start_to_end_by_keyboard(data, serve, visit, tmp_path):
+    served = serve(data, "--labels", str(data / "labels.txt"))
+    page = visit(served)
+
+    def press(*keys):
+        for key in keys:
+            page.keyboard.press(key)
+
+    press("?")
+    assert page.is_visible("#help")
+    press("Escape")
+    assert page.is_hidden("#help")
+    press("ArrowRight", "ArrowRight", "Space", "End", "Space", "Home", "ArrowDown", "Enter")
+    per_row = int(page.evaluate("document.querySelectorAll('.row')[0].querySelectorAll('.cell').length"))
+    assert marked(page) == [2, per_row, 39]
+    press("Control+z", "Control+z", "Control+y")
+    assert marked(page) == [2, 39]
+    press("r", "u", "u", "r")
+    saved(page)
+    assert on_disk(data) == {"a": [1.0, 19.5]}
+    before = page.evaluate("document.querySelector('.cell').clientWidth")
+    press("+")
+    assert page.evaluate("document.querySelector('.cell').clientWidth") > before
+    press("-", "-")
+    assert page.evaluate("document.querySelector('.cell').clientWidth") < before
+    press("k")
+    until(page, "document.getElementById('cursor').textContent.startsWith('0:01.0')")
+    press("j")
+    until(page, "document.getElementById('cursor').textContent.startsWith('0:19.5')")
+    press("m", "2", "ArrowLeft", "Space", "m")  # an action click on the frame before
+    page.wait_for_timeout(500)  # the place is noted in the address a moment later
+    page.reload()
+    ready(page)
+    assert page.inner_text("#cursor").startswith("0:19.0")
+    press("d")
+    page.keyboard.type("wav")
+    press("Enter", "1", "Enter")
+    named(page, "b")
+    press("Space", "d", "2", "Enter")
+    named(page, "c")
+    press(",")
+    named(page, "b")
+    press("l")
+    assert page.evaluate("document.activeElement.dataset.video") == "b"
+    press("Tab", "Enter")
+    named(page, "c")
+    press("ArrowRight", "Space", "d", "3", "Enter")
+    page.get_by_text("All videos are done").wait_for()
+    saved(page)
+    assert on_disk(data) == {"a": [1.0, 19.5], "b": [0.0], "c": [0.5]}
+    assert read_clicks(data / "clicks" / "me.txt")["a"].times("run") == [19.0]
+    labels = {name: video.labels for name, video in DatasetFolder(data).annotations.videos.items()}
+    assert labels == {"a": {"run", "<i>wave</i>", "jump"}, "b": {"run"}, "c": {"<i>wave</i>"}}
+    assert trains(data, tmp_path)
+
+
+def test_two_tabs_on_one_video(data, serve, visit):
+    served = serve(data, "--labels", str(data / "labels.txt"))
+    first = visit(served)
+    # Another browser, which hears of nothing until it saves.
+    second = visit(served)
+    first.click("#f4")
+    saved(first)
+    second.click("#f8")
+    second.get_by_text("a was changed elsewhere").wait_for()
+    saved(second)
+    assert marked(second) == [4, 8]
+    assert on_disk(data) == {"a": [2.0, 4.0]}
+    second.click("#undo")  # takes back its own click alone
+    saved(second)
+    assert on_disk(data) == {"a": [2.0]}
+    # Tabs of one browser tell each other.
+    third = visit(served, first.context)
+    third.click("#f12")
+    saved(third)
+    first.wait_for_selector("#f12[aria-selected=true]")
+    assert on_disk(data) == {"a": [2.0, 6.0]}
+
+
+def test_a_server_that_is_killed_between_two_clicks(data, serve, visit):
+    labels = ("--labels", str(data / "labels.txt"))
+    served = serve(data, *labels)
+    page = visit(served, away=True)
+    page.click("#f4")
+    saved(page)
+    served.kill()
+    page.click("#f8")
+    page.get_by_text("the server does not answer").wait_for()
+    assert page.inner_text("#saved") == "1 change not saved"
+    assert on_disk(data) == {"a": [2.0]}
+    again = serve(data, *labels, port=served.port)
+    page.get_by_text("open the address that").wait_for()
+    page.click("#f10")
+    other = visit(again, page.context, away=True)  # as the command opens it
+    saved(page)
+    saved(other)
+    assert on_disk(data) == {"a": [2.0, 4.0, 5.0]}
+    assert page.locator(".unsaved").count() == 0
+
+
+def test_a_browser_that_is_closed_with_changes_unsent(data, serve, visit):
+    labels = ("--labels", str(data / "labels.txt"))
+    served = serve(data, *labels)
+    page = visit(served, away=True)
+    context = page.context
+    page.click("#f4")
+    saved(page)
+    served.kill()
+    page.click("#f4")
+    page.click("#f8")
+    page.get_by_text("not saved").first.wait_for()
+    page.close()
+    again = serve(data, *labels, port=served.port)
+    other = visit(again, context)
+    other.get_by_text("2 changes had not been saved; this was made up for").wait_for()
+    saved(other)
+    assert on_disk(data) == {"a": [4.0]}
+    assert (
+        other.evaluate("Object.keys(localStorage).filter(key => key.startsWith('backtal:') && key.includes(':a'))")
+        == []
+    )
+
+
+def test_a_folder_that_cannot_be_written(data, serve, visit):
+    served = serve(data, "--labels", str(data / "labels.txt"))
+    page = visit(served, away=True)
+    (data / "clicks").write_text("a file where the folder should be")
+    page.click("#f4")
+    page.get_by_text("Not saved yet, kept in this browser").wait_for()
+    page.get_by_text("exists").wait_for()
+    (data / "clicks").unlink()
+    saved(page)
+    assert on_disk(data) == {"a": [2.0]}
+
+
+def test_names_are_text_and_never_markup(tmp_path, serve, visit):
+    data = make_videos(tmp_path / "data", {f"{EVIL}.mp4": 5, "50% #1?&+é.mp4": 5})
+    (data / "labels.txt").write_text(f"{EVIL}\n")
+    page = visit(serve(data, "--labels", str(data / "labels.txt")))
+    page.get_by_role("button", name=EVIL).click()
+    ready(page)
+    assert page.inner_text("#name") == EVIL
+    page.click("#mode-action")
+    page.click("#f3")
+    assert page.inner_text("#f3 .badge") == EVIL
+    page.click("#finish")
+    page.click("#labels button[type=submit]")
+    named(page, "50%")
+    page.click("#mode-background")
+    page.click("#f2")
+    saved(page)
+    assert page.locator("img").count() == 0
+    assert on_disk(data) == {EVIL: [], "50% #1?&+é": [1.0]}
+
+
+def test_annotators_have_their_own_clicks(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt"), "--annotator", "anna"))
+    page.click("#f4")
+    saved(page)
+    page.select_option("#who", "")
+    page.fill("#newcomer-name", "ben")
+    page.keyboard.press("Enter")
+    until(page, "document.getElementById('who').value === 'ben'")
+    ready(page)
+    assert marked(page) == []
+    page.click("#f6")
+    saved(page)
+    assert (on_disk(data, "anna"), on_disk(data, "ben")) == ({"a": [2.0]}, {"a": [3.0]})
+    page.select_option("#who", "anna")
+    until(page, "document.getElementById('who').value === 'anna'")
+    page.wait_for_selector("#f4[aria-selected=true]")
+
+
+def test_the_film_plays_and_the_cursor_goes_with_it(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")))
+    page.click("#f4")
+    page.keyboard.press("v")
+    until(page, "document.getElementById('video').currentTime > 3.2")
+    page.keyboard.press("v")
+    assert page.evaluate("document.getElementById('video').paused")
+    cursor = page.evaluate("Number(document.querySelector('.cursor').dataset.frame)")
+    assert abs(cursor / 2 - page.evaluate("document.getElementById('video').currentTime")) <= 1.0
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#film")
+
+
+def test_a_small_window(data, serve, visit):
+    page = visit(
+        serve(data, "--labels", str(data / "labels.txt")), viewport={"width": 380, "height": 640}, has_touch=True
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    assert page.evaluate("document.getElementById('strip').clientHeight") > 250
+    assert page.is_hidden("#list")
+    page.tap("#list-button")
+    page.tap("button[data-video=b]")
+    named(page, "b")
+    assert page.is_hidden("#list")
+    page.tap("#f1")
+    saved(page)
+    assert on_disk(data) == {"b": [0.5]}
+    page.tap("#finish")
+    assert page.evaluate("document.getElementById('labels').getBoundingClientRect().width") <= 380
+
+
+CONTRAST = """selectors => selectors.map(selector => {
+  const numbers = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const element = [...document.querySelectorAll(selector)].find(e => e.offsetParent !== null);
+  if (!element) return [selector, -1];
+  let under = element;
+  while (under.parentElement && numbers(getComputedStyle(under).backgroundColor)[3] === 0) under = under.parentElement;
+  const [a, b] = [getComputedStyle(element).color, getComputedStyle(under).backgroundColor].map(c => light(numbers(c)));
+  return [selector, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+})"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_has_a_name_and_can_be_read(data, serve, visit, scheme):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")), color_scheme=scheme)
+    page.click("#f4")
+    nameless = page.eval_on_selector_all(
+        "button, select, input",
+        "all => all.filter(e => !(e.textContent || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)",
+    )
+    assert nameless == []
+    assert page.get_attribute("#strip", "aria-activedescendant") == "f4"
+    assert page.get_attribute("#f4", "aria-label") == "0:02.0, click: background"
+    seen = ["h1", "#saved", "#name", "nav .facts", "#total", "#counts", "#spent", ".badge", ".time", "#mode-background"]
+    seen += ["#mode-action", "#finish", "#help-button"]
+    low = [(name, ratio) for name, ratio in page.evaluate(CONTRAST, seen) if ratio < 4.5]
+    assert low == []
+    page.keyboard.press("d")
+    assert [name for name, ratio in page.evaluate(CONTRAST, ["#warning", "#choices label span"]) if ratio < 4.5] == []
+
+
+def test_suggestions_are_shown_and_nothing_is_clicked(data, serve, visit, tmp_path):
+    write = {"a": [2.0, 9.0, 17.0], "b": [1.0, 8.0], "c": [3.0]}
+    first = serve(data, "--labels", str(data / "labels.txt"))
+    for name, seconds in write.items():
+        state = first.ask(f"/api/videos/{name}")[1]
+        marks = [{"time": second, "label": "background"} for second in seconds]
+        change = {"base": state["revision"], "marks": marks, "labels": ["jump"], "done": False}
+        assert first.ask(f"/api/videos/{name}", change)[0] == 200
+    assert trains(data, tmp_path)
+    shutil.rmtree(data / "clicks")
+    (data / "features" / "c.npz").unlink()
+    page = visit(serve(data, "--model", str(tmp_path / "run")))
+    page.wait_for_selector("canvas.curve")
+    page.get_by_text("worth").first.wait_for()
+    assert re.search(r"model: (jump|run|<i>wave</i>) \d\.\d\d, background \d\.\d\d", page.inner_text("#cursor"))
+    assert page.locator(".cell.unsure").count() > 0
+    worths = [float(text) for text in re.findall(r"worth (\d+\.\d)", page.inner_text("#videos"))]
+    assert worths == sorted(worths, reverse=True)
+    page.keyboard.press("n")
+    until(page, "document.querySelector('.cursor.unsure, .cursor.between') !== null")
+    assert marked(page) == []
+    page.keyboard.press("Space")
+    saved(page)
+    assert page.locator(".cell.cursor.unsure").count() == 0
+    # This one has no features, and the extractor is not one that a checkpoint may name.
+    page.click("button[data-video=c]")
+    page.get_by_text("No suggestions: no features/c.npz, and the model's extractor cannot be built").wait_for()
+    assert sum(map(len, on_disk(data).values())) == 1
+
+
+def test_scrolling_far_keeps_few_frames_in_the_page(tmp_path, serve, visit):
+    data = make_videos(tmp_path / "data", {"long.mp4": 900})
+    page = visit(serve(data, "--labels", str(data / "labels.txt")))
+    for share in np.linspace(0.1, 1, 10):
+        page.evaluate(
+            f"document.getElementById('strip').scrollTop = {share} * document.querySelector('.body').offsetHeight"
+        )
+        until(
+            page, "[...document.querySelectorAll('.cell')].every(cell => cell.style.backgroundImage.startsWith('url'))"
+        )
+        assert page.locator(".cell").count() < 150
+    page.wait_for_selector("#f1799")
+    page.click("#f1799")
+    saved(page)
+    assert on_disk(data) == {"long": [899.5]}
+
+
+def test_time_when_nobody_is_there_does_not_count(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")))
+    page.mouse.move(300, 300)
+    start = time.monotonic()
+    page.evaluate("performance.now = (now => () => now.call(performance) + (window.later || 0))(performance.now)")
+    page.wait_for_timeout(1500)
+    page.evaluate("window.later = 60000")
+    page.wait_for_timeout(2500)
+    worked = re.match(r"(\d+):(\d+) of work", page.inner_text("#spent"))
+    assert worked is not None
+    assert int(worked[1]) * 60 + int(worked[2]) <= time.monotonic() - start - 0.5
