@@ -78,7 +78,7 @@ def visit(browser):
         page.on("pageerror", lambda failure: trouble.append(str(failure)))
         page.on("dialog", lambda dialog: trouble.append(f"dialog {dialog.message}"))
         # That a server which was killed does not answer is what some tests are about.
-        ignored = r"ERR_|40[39]|507" if away else r"409"
+        ignored = r"ERR_|40[39]|422|507" if away else r"409"
         page.on(
             "console",
             lambda message: None if re.search(ignored, message.text) else trouble.append(message.text),
@@ -453,7 +453,7 @@ def test_suggestions_are_shown_and_nothing_is_clicked(data, serve, visit, tmp_pa
     assert trains(data, tmp_path)
     shutil.rmtree(data / "clicks")
     (data / "features" / "c.npz").unlink()
-    page = visit(serve(data, "--model", str(tmp_path / "run")))
+    page = visit(serve(data, "--model", str(tmp_path / "run")), away=True)
     page.wait_for_selector("canvas.curve")
     page.get_by_text("worth").first.wait_for()
     assert re.search(r"model: (jump|run|<i>wave</i>) \d\.\d\d, background \d\.\d\d", page.inner_text("#cursor"))

@@ -78,13 +78,16 @@ export class Annotation {
     this.history = [];
     this.told = told;
     this.sending = false;
+    this.flying = null;
     this.trouble = "";
   }
 
   get marks() { return [...this.now.marks].map(markOf).sort((a, b) => a.time - b.time); }
   get labels() { return this.now.labels; }
   get done() { return this.now.done; }
-  get unsaved() { return size(difference(this.base, this.now)); }
+
+  // Changes that the server does not have, or has been sent although they were taken back since.
+  get unsaved() { return size(difference(this.base, this.now)) || size(difference(this.flying ?? this.now, this.now)); }
 
   change({ add = [], remove = [], labels = this.now.labels, done = this.now.done }) {
     const wanted = { ...this.now, marks: new Set(this.now.marks), labels: new Set(labels), done };
@@ -138,7 +141,8 @@ export class Annotation {
     const key = `${this.prefix}${TAB}:${this.video}`;
     try {
       if (this.unsaved) {
-        localStorage.setItem(key, JSON.stringify({ video: this.video, base: plain(this.base), now: plain(this.now) }));
+        const base = size(difference(this.base, this.now)) ? this.base : this.flying;
+        localStorage.setItem(key, JSON.stringify({ video: this.video, base: plain(base), now: plain(this.now) }));
       } else {
         localStorage.removeItem(key);
       }
@@ -150,23 +154,30 @@ export class Annotation {
   async send() {
     if (this.sending) return;
     this.sending = true;
+    let doubt = null; // what was sent without an answer: nobody knows whether it arrived
     while (this.unsaved) {
-      const sent = this.now;
+      this.flying = this.now;
       let answer;
       try {
         answer = await ask(`/api/videos/${encodeURIComponent(this.video)}?annotator=${encodeURIComponent(this.annotator)}`, {
           method: "PUT",
-          body: JSON.stringify({ ...plain(sent), base: this.base.revision }),
+          body: JSON.stringify({ ...plain(this.flying), base: this.base.revision }),
         });
       } catch {
         answer = { status: 0, content: { error: "the server does not answer: was it stopped? Start `backtal annotate` again" } };
       }
+      const arrived = answer.status === 409 && doubt && !size(difference(doubt, parse(answer.content)));
+      if (answer.status) this.flying = null;
+      doubt = answer.status ? null : this.flying;
       if (answer.status === 200) {
         this.base = parse(answer.content);
         this.now = { ...this.now, revision: this.base.revision };
         this.trouble = "";
         this.#keep();
         this.told("saved");
+      } else if (arrived) {
+        this.base = parse(answer.content);
+        this.now = { ...this.now, revision: this.base.revision };
       } else if (answer.status === 409) {
         const theirs = parse(answer.content);
         this.now = { ...apply(theirs, difference(this.base, this.now)), revision: theirs.revision };
