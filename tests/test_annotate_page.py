@@ -328,6 +328,28 @@ def test_a_browser_that_is_closed_with_changes_unsent(data, serve, visit):
     )
 
 
+def test_an_answer_that_is_lost_and_a_change_taken_back_meanwhile(data, serve, visit):
+    served = serve(data, "--labels", str(data / "labels.txt"))
+    page = visit(served, away=True)
+
+    def lose(route):
+        route.fetch()
+        route.abort()
+
+    page.click("#f4")
+    saved(page)
+    page.route("**/api/videos/a?*", lambda route: lose(route) if route.request.method == "PUT" else route.continue_())
+    page.click("#f8")
+    page.get_by_text("the server does not answer").wait_for()
+    assert on_disk(data) == {"a": [2.0, 4.0]}  # it has arrived, but the page cannot know
+    page.click("#undo")
+    page.unroute("**/api/videos/a?*")
+    until(page, "document.getElementById('saved').className === ''")
+    saved(page)
+    assert on_disk(data) == {"a": [2.0]}
+    assert marked(page) == [4]
+
+
 def test_a_folder_that_cannot_be_written(data, serve, visit):
     served = serve(data, "--labels", str(data / "labels.txt"))
     page = visit(served, away=True)

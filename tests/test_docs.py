@@ -39,6 +39,10 @@ NOT_RUN = {
     "backtal ablate 7": "18 trainings; tests/test_experiment.py runs it smaller",
     "backtal tune data --model": "six trainings; tests/test_tune.py runs it smaller",
     "accelerate launch": "several processes; tests/test_train.py runs them",
+    "pip install 'backtal[annotate]'": "a page that serves until it is stopped; tests/test_annotate_page.py uses it",
+    "backtal annotate data --model": "serves until it is stopped; tests/test_annotate_page.py has suggestions",
+    "backtal extract data/videos --extractor torchvision/s3d --out data/features\nbacktal train": "needs the videos and "
+    "weights; tests/test_annotate_page.py extracts and trains after annotating",
     "backtal convert FILE.pth": "needs the authors' file; tests/test_convert.py runs it on one made here",
     "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/test_layouts.py has each",
     "backtal train DATA --out RUN --clicks A1.txt --clicks": "needs two projects' files; as tests/test_layouts.py",
@@ -50,7 +54,7 @@ NOT_RUN = {
     'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/test_hub.py has a server",
     'model = BackTALModel.from_pretrained("runs/mine")  # knows': "pushes; tests/test_hub.py has a server",
 }
-PLAIN = ("mine/annotations.json", "URLID,URL", "data/annotations.json")  # listings, neither commands nor Python
+PLAIN = ("mine/annotations.json", "URLID,URL", "data/annotations.json", "data/clicks/me.txt")  # listings, neither commands nor Python
 EMPTY_AT_FIRST = ("quickstart.md", "own-dataset.md")
 SHELL_FIRST = ("README.md",)  # its Python uses what its commands make
 

@@ -16,7 +16,7 @@ import numpy as np
 from backtal.segments import Localization
 
 _WINDOW = 5  # frames over which the expected loss is averaged: 2 s
-_LEAST = 0.1  # expected loss, in units of the largest possible, below which nothing is proposed
+_LEAST = 0.5  # expected loss, in units of the largest possible, below which nothing is proposed
 _MOST = 20
 _SURE = 0.5
 
