@@ -294,3 +294,10 @@ def test_a_failure_that_is_not_the_inputs_fault_is_exit_code_1(trained, tmp_path
     done = backtal("localize", trained / "data", "--model", trained / "run", "--out", out)
     assert done.exit_code == 1
     assert "Traceback" not in done.stderr
+
+
+def test_help_keeps_the_lines_of_its_examples():
+    for arguments in (["--help"], ["annotate", "--help"], ["extract", "--help"], ["plot", "--help"]):
+        shown = backtal(*arguments).stdout
+        assert "\\b" not in shown
+        assert sum(line.startswith(("  backtal ", "    backtal ")) for line in shown.splitlines()) > 1, arguments

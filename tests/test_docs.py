@@ -54,7 +54,12 @@ NOT_RUN = {
     'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/test_hub.py has a server",
     'model = BackTALModel.from_pretrained("runs/mine")  # knows': "pushes; tests/test_hub.py has a server",
 }
-PLAIN = ("mine/annotations.json", "URLID,URL", "data/annotations.json", "data/clicks/me.txt")  # listings, neither commands nor Python
+PLAIN = (
+    "mine/annotations.json",
+    "URLID,URL",
+    "data/annotations.json",
+    "data/clicks/me.txt",
+)  # listings, neither commands nor Python
 EMPTY_AT_FIRST = ("quickstart.md", "own-dataset.md")
 SHELL_FIRST = ("README.md",)  # its Python uses what its commands make
 

@@ -45,6 +45,7 @@ def annotate(
       backtal annotate DATA --labels labels.txt
       backtal annotate DATA --annotator anna --model RUN
       backtal annotate match.mp4 --labels labels.txt --data DATA
+
     \b
     Then:
       backtal extract DATA/videos --extractor torchvision/s3d --out DATA/features
