@@ -218,6 +218,7 @@ def test_a_thousand_hostile_requests(served):
     assert {path.relative_to(data).as_posix() for path in data.rglob("*")} <= known
     log = server.stop()
     assert "Traceback" not in log, log
+    assert log.splitlines()[-1].startswith("Ctrl-C stops"), log
     print({kind: {status: found.count(status) for status in sorted(set(found))} for kind, found in counts.items()})
 
 

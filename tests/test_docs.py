@@ -41,7 +41,7 @@ NOT_RUN = {
     "accelerate launch": "several processes; tests/test_train.py runs them",
     "pip install 'backtal[annotate]'": "a page that serves until it is stopped; tests/test_annotate_page.py uses it",
     "backtal annotate data --model": "serves until it is stopped; tests/test_annotate_page.py has suggestions",
-    "backtal extract data/videos --extractor torchvision/s3d --out data/features\nbacktal train": "needs the videos and "
+    "backtal extract data/videos --extractor torchvision/s3d --out data/features\nbacktal train": "needs videos and "
     "weights; tests/test_annotate_page.py extracts and trains after annotating",
     "backtal convert FILE.pth": "needs the authors' file; tests/test_convert.py runs it on one made here",
     "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/test_layouts.py has each",

@@ -274,4 +274,5 @@ def serve(
         connection.listen(128)
         opened(f"http://127.0.0.1:{number}/?token={token}")
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-        uvicorn.Server(config).run(sockets=[connection])
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[connection])
