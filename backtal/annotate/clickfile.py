@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from backtal.clicks import BACKGROUND, Click, ClickTrack, read_clicks, write_clicks
+from backtal.click_files import read_clicks, write_clicks
+from backtal.clicks import BACKGROUND, Click, ClickTrack
 from backtal.errors import DataError
 from backtal.files import atomic_path
 
