@@ -35,10 +35,11 @@ def annotate(
 ) -> None:
     """Click background and tick labels, in the browser.
 
-    Skim the frames of a video, two a second, and click one in every stretch that shows none of the actions; at the end
-    tick the actions that the video contains: that is all that training needs. Everything is saved at once, in FOLDER/clicks/NAME.txt and
-    FOLDER/annotations.json; stop with Ctrl-C and go on whenever you like. The page is only for this machine and needs
-    no network. Videos are taken from FOLDER/videos, if there is that folder, else from FOLDER.
+    Skim the frames of a video, two a second, and click one in every stretch that shows none of the actions; at the
+    end tick the actions that the video contains: that is all that training needs. Everything is saved at once, in
+    FOLDER/clicks/NAME.txt and FOLDER/annotations.json; stop with Ctrl-C and go on whenever you like. The page is
+    only for this machine and needs no network. Videos are taken from FOLDER/videos, if there is that folder, else
+    from FOLDER.
 
     \b
     Examples:
