@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backtal.errors import DataError
+from backtal.errors import ConfigError, DataError
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
 from backtal.files import progress
 from backtal.video.decode import Video, import_av
@@ -30,10 +30,17 @@ class Engine:
         extractor: what to run.
         device: where; None takes a GPU where there is one.
         bf16: compute in bfloat16.
+
+    Raises:
+        ConfigError: if there is no such device.
     """
 
     def __init__(self, extractor: Extractor, device: str | torch.device | None = None, *, bf16: bool = False) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            self.device = torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+        except (RuntimeError, AssertionError) as failure:
+            reason = str(failure).splitlines()[0]
+            raise ConfigError(f"device {device} cannot be used: {reason}") from None
         self.network, self.bf16, self.dim = extractor.network.eval().to(self.device), bf16, extractor.spec.dim
 
     @torch.inference_mode()
@@ -311,10 +318,12 @@ def pending(paths: Sequence[str | Path], spec: FeatureSpec, out: str | Path) -> 
 
 
 def _stored_spec(path: Path) -> FeatureSpec | None:
-    """The spec of a feature file, without reading its features; None where the file is damaged or has none."""
+    """The spec of a feature file, without reading its features; None where the file is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             text = np.load(io.BytesIO(archive.read("spec.npy")), allow_pickle=False)
         return FeatureSpec.from_dict(json.loads(str(text)))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except KeyError:
+        raise DataError(f"{path}: does not say how it was made, and is left alone; choose another folder") from None
+    except (OSError, ValueError, zipfile.BadZipFile):
         return None
