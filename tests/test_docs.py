@@ -120,7 +120,7 @@ def prepared(tmp_path_factory):
 
 
 def make_videos(folder: Path) -> None:
-    """Films in which a `flash` is to be found, with clicks; and S3D with random weights as if it had been downloaded."""
+    """Films in which a `flash` is to be found, with clicks; and S3D, with random weights, as if downloaded before."""
     from torchvision.models import get_model
     from torchvision.models.video import S3D_Weights
     from video_files import flash, times_at, write_video

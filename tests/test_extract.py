@@ -241,6 +241,22 @@ def test_a_failing_network_stops_the_run(tmp_path):
         extract_files([path], Extractor(mean_colour().spec, Wrong(), 32, 32), tmp_path)
 
 
+def test_features_that_are_not_finite_are_a_failure_of_their_video(tmp_path):
+    class Unstable(torch.nn.Module):
+        def forward(self, rgb):
+            mean = rgb.float().mean(dim=(1, 2, 3))
+            return torch.where(mean > 128, 1e5, mean)
+
+    extractor = Extractor(mean_colour().spec, Unstable(), 32, 32)
+    good = write_video(tmp_path / "good.mp4", times_at(25, 3), flash(100))
+    bad = write_video(tmp_path / "bad.mp4", times_at(25, 3), flash(1.0, 1.5))
+    report = extract_files([bad, good], extractor, tmp_path)
+    assert report.written == [str(tmp_path / "good.npz")]
+    assert "beyond float16" in report.failed[str(bad)]
+    with pytest.raises(DataError, match=r"bad\.mp4: .*beyond float16"):
+        flash_finder().localize(bad, extractor=extractor)
+
+
 def test_a_stream_can_be_left(tmp_path):
     path = write_video(tmp_path / "a.mp4", times_at(25, 20), moving_bar)
     first = next(iter(FeatureStream(path, mean_colour(), batch_size=2)))

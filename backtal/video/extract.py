@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import queue
 import threading
@@ -21,6 +22,8 @@ from backtal.files import progress
 from backtal.video.decode import Video, import_av
 from backtal.video.extractors import Extractor
 from backtal.video.windows import Window, stack, windows
+
+_NOT_FINITE = "the extractor's network gave values that are NaN, infinite or beyond float16"
 
 
 class Engine:
@@ -68,6 +71,9 @@ class FeatureStream:
 
     Attributes:
         axis: when each snippet is; known once the iteration has ended.
+
+    Raises:
+        DataError: while iterating, if the file cannot be read, holds no video or is damaged, or a feature is not finite.
     """
 
     axis: TimeAxis
@@ -87,15 +93,14 @@ class FeatureStream:
         self.engine = Engine(extractor, device, bf16=bf16)
 
     def __iter__(self) -> Iterator[Tensor]:
-        held, length = [], 0
-        for window in _ahead(windows(self.video, self.extractor), 2 * self.batch_size):
-            held.append(window)
-            length += 1
-            if len(held) == self.batch_size:
-                yield self.engine(held).T
-                held = []
-        if held:
-            yield self.engine(held).T
+        ahead = _ahead(windows(self.video, self.extractor), 2 * self.batch_size)
+        length = 0
+        while batch := list(itertools.islice(ahead, self.batch_size)):
+            features = self.engine(batch)
+            if not features.isfinite().all():
+                raise DataError(f"{self.video.path}: {_NOT_FINITE}")
+            length += len(batch)
+            yield features.T
         self.axis = _axis(self.video, length, self.extractor.spec)
 
 
@@ -286,12 +291,15 @@ def _gather(
             for path in [path for path in ended if path not in waiting]:
                 video = ended.pop(path).video
                 rows = torch.stack(found.pop(path), dim=1)
+                bar.update()
+                if not rows.isfinite().all():
+                    report.failed[str(path)] = _NOT_FINITE
+                    continue
                 target = out / f"{path.stem}.npz"
                 write_features(target, VideoFeatures(path.stem, rows, _axis(video, rows.shape[1], spec), spec))
                 report.written.append(str(target))
                 if video.damage:
                     report.damaged[str(path)] = video.damage
-                bar.update()
 
 
 def pending(paths: Sequence[str | Path], spec: FeatureSpec, out: str | Path) -> tuple[Report, list[Path]]:
