@@ -73,7 +73,7 @@ class FeatureStream:
         axis: when each snippet is; known once the iteration has ended.
 
     Raises:
-        DataError: while iterating, if the file cannot be read, holds no video or is damaged, or a feature is not finite.
+        DataError: while iterating, if the file cannot be read, holds no video or is damaged; or a value is not finite.
     """
 
     axis: TimeAxis
