@@ -9,7 +9,6 @@ quality, so that a cut or an encoder tells nothing. The clips of the test stream
 are simulated by the paper's protocol.
 """
 
-import json
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -113,23 +112,5 @@ def efficientnet_lite0(name, options):
     return Extractor(spec, Normalised(network, (0.5,) * 3, (0.5,) * 3, clips=False), size=160, crop=160)
 
 
-def picture(data: Path, name: str, predictions: dict[str, Path], out: Path) -> None:
-    """Draw one test stream: frames, the fights, and what each model found."""
-    from backtal import read_predictions
-    from backtal.datasets import DatasetFolder
-    from backtal.plot import timeline
-    from backtal.video import Video
-
-    truth = DatasetFolder(data).annotations.videos[name].ground_truth
-    frames = list(Video(data / "videos" / f"{name}.mp4", fps=12 / truth.duration, size=120))
-    found = {title: {v.video_id: v for v in read_predictions(path)}[name] for title, path in predictions.items()}
-    title = "Surveillance clips, spliced: a stream of the test subset"
-    timeline(truth, found, frames=frames, labels=("fight",), title=title).savefig(out, dpi=150)
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "picture":
-        _, _, folder, stream, found, target = sys.argv
-        picture(Path(folder), stream, {k: Path(v) for k, v in json.loads(found).items()}, Path(target))
-    else:
-        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
