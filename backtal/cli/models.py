@@ -113,8 +113,8 @@ def localize(
 ) -> None:
     """Find the actions in datasets, feature files or videos.
 
-    INPUTS are dataset folders, feature files (.npz), videos or folders of videos. A file that cannot be read is reported
-    and skipped, and the exit code is 2 then.
+    INPUTS are dataset folders, feature files (.npz), videos or folders of videos. A file that cannot be read is
+    reported and skipped, and the exit code is 2 then.
 
     \b
     Examples:
