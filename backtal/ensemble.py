@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,17 +13,27 @@ from backtal.localize import localize
 from backtal.model import BackTALModel
 from backtal.segments import Localization
 
+if TYPE_CHECKING:
+    from backtal.video import Extractor
+
 
 @torch.inference_mode()
 def localize_together(
-    models: Sequence[BackTALModel], video: VideoFeatures | str | Path, *, ignore_spec: Collection[str] = ()
+    models: Sequence[BackTALModel],
+    video: VideoFeatures | str | Path,
+    *,
+    ignore_spec: Collection[str] = (),
+    extractor: "Extractor | None" = None,
+    **options: Any,
 ) -> Localization:
     """Find the segments of one video with the mean class probabilities of several models, per frame and per video.
 
     Args:
         models: of the same labels and the same temporal length; the first one's localization settings count.
-        video: features, or the path of a feature file.
+        video: features, or the path of a feature file or a video.
         ignore_spec: fields of the feature spec that may differ from the models'.
+        extractor: of a video's features; the first model's where None.
+        options: for a video, as for `backtal.video.FeatureStream`.
 
     Raises:
         ConfigError: if the models do not fit together.
@@ -38,7 +49,7 @@ def localize_together(
     if not models:
         raise ConfigError("an ensemble needs at least one model")
     if len(models) == 1:
-        return models[0].localize(video, ignore_spec=ignore_spec)
+        return models[0].localize(video, ignore_spec=ignore_spec, extractor=extractor, **options)
     first, settings = models[0].config, models[0].localization
     if settings.frame_scores != "softmax" or settings.feature_thresholds is not None:
         raise ConfigError("an ensemble averages probabilities: LocalizationConfig.frame_scores must be 'softmax'")
@@ -47,6 +58,11 @@ def localize_together(
             a, b = getattr(first, field), getattr(model.config, field)
             if a != b:
                 raise ConfigError(f"the models of an ensemble differ in {field}: {a} and {b}")
+    if not isinstance(video, VideoFeatures):
+        from backtal.video import extract_file, is_video
+
+        if is_video(video):
+            video = extract_file(video, extractor or models[0].extractor(), **options)
     video = models[0].prepare(video, ignore_spec=ignore_spec)
     outputs = [model.run(video, ignore_spec=ignore_spec) for model in models]
     together = outputs[0]._replace(

@@ -223,7 +223,10 @@ class BackTALModel(nn.Module):
         if name is not None:
             return chosen_extractor(name, **settings)
         if spec.extractor is None:
-            raise ConfigError("the checkpoint does not say what extracted its features: name an extractor")
+            raise ConfigError(
+                "the checkpoint does not say what extracted its features; name the extractor that made those it was "
+                "trained on (--extractor, in Python extractor=)"
+            )
         return load_extractor(spec.extractor, **settings)
 
     def _localize(self, source: Source, ignore_spec: Collection[str]) -> Localization:

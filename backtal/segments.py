@@ -164,14 +164,21 @@ def nms(intervals: np.ndarray, scores: np.ndarray, threshold: float, length_offs
         >>> nms(np.array([[0, 2], [0, 2.1], [5, 6]]), np.array([0.5, 0.9, 0.1]), 0.5)
         array([1, 2])
     """
-    order = np.argsort(-np.asarray(scores), kind="stable")
     intervals = np.asarray(intervals, dtype=np.float64).reshape(-1, 2)
-    kept = []
-    while order.size:
-        best, order = order[0], order[1:]
-        kept.append(best)
-        overlap = temporal_iou(intervals[best], intervals[order], length_offset)[0]
-        order = order[overlap < threshold]
+    by_start = np.argsort(intervals[:, 0], kind="stable")
+    intervals, scores = intervals[by_start], np.asarray(scores)[by_start]
+    starts, lengths = intervals[:, 0], intervals[:, 1] - intervals[:, 0] + length_offset
+    # An overlap of t needs lengths within a factor t, and so a start that is near: a day may have 100,000 intervals.
+    slack = 1e-6 + 1e-9 * np.abs(starts)
+    earlier = lengths * (1 / threshold - 1) if threshold > 0 else np.full(len(lengths), np.inf)
+    low = np.searchsorted(starts, starts - earlier - slack, "left")
+    high = np.searchsorted(starts, starts + lengths * (1 - threshold) + slack, "right")
+    left, kept = np.ones(len(starts), dtype=bool), []
+    for best in np.lexsort((by_start, -scores)):
+        if left[best]:
+            kept.append(by_start[best])
+            near = slice(low[best], high[best])
+            left[near] &= temporal_iou(intervals[best], intervals[near], length_offset)[0] < threshold
     return np.array(kept, dtype=np.int64)
 
 
@@ -197,14 +204,27 @@ def soft_nms(
         np.asarray(intervals, dtype=np.float64).reshape(-1, 2),
         np.array(scores, dtype=np.float64),
     )
-    left, kept = np.ones(len(scores), dtype=bool), []
-    while left.any():
-        best = int(np.where(left, scores, -np.inf).argmax())
-        if scores[best] <= min_score:
-            break
-        kept.append(best)
-        left[best] = False
-        decay = np.exp(-(temporal_iou(intervals[best], intervals)[0] ** 2) / sigma)
-        scores = np.where(left, scores * decay, scores)
-    order = np.array(kept, dtype=np.int64)
+    kept: list[int] = []
+    for group in _touching(intervals):
+        near, found = intervals[group], scores[group]
+        left = found > min_score
+        while left.any():
+            best = int(np.where(left, found, -np.inf).argmax())
+            kept.append(int(group[best]))
+            left[best] = False
+            decay = np.exp(-(temporal_iou(near[best], near)[0] ** 2) / sigma)
+            found = np.where(left, found * decay, found)
+            left &= found > min_score
+        scores[group] = found
+    order = np.array(sorted(kept, key=lambda index: (-scores[index], index)), dtype=np.int64)
     return order, scores[order]
+
+
+def _touching(intervals: np.ndarray) -> list[np.ndarray]:
+    """The indices of intervals ``[n, 2]`` in groups, none of which overlaps another; in each in ascending order."""
+    if not len(intervals):
+        return []
+    by_start = np.argsort(intervals[:, 0], kind="stable")
+    ends = np.maximum.accumulate(intervals[by_start, 1])
+    breaks = 1 + np.flatnonzero(intervals[by_start[1:], 0] >= ends[:-1])
+    return [np.sort(group) for group in np.split(by_start, breaks)]

@@ -2,6 +2,7 @@
 
 `python benchmarks/extraction.py` makes its own videos, then prints Markdown: decoding alone, the network alone, both
 together (at best as slow as the slower one, where the cores suffice), and the peak memory for 1, 10 and 60 minutes.
+`--minutes` without a number leaves the memory out, `--videos 0` the speed.
 """
 
 import argparse
@@ -129,5 +130,6 @@ if __name__ == "__main__":
         one(arguments.folder, arguments.one)
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            throughput(Path(scratch), arguments.seconds, arguments.videos)
+            if arguments.videos:
+                throughput(Path(scratch), arguments.seconds, arguments.videos)
             memory(Path(scratch), arguments.minutes)

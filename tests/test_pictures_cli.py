@@ -71,3 +71,26 @@ def test_without_matplotlib_the_error_says_what_to_install(trained, tmp_path, mo
     done = backtal("plot", "training", trained / "run", "--out", tmp_path / "x.png")
     assert done.exit_code == 1
     assert done.stderr.strip() == 'backtal plot training: pictures need matplotlib: pip install "backtal[plot]"'
+
+
+def test_a_timeline_with_pictures_of_the_video(trained, tmp_path):
+    pytest.importorskip("av", reason="needs the extra `video`")
+    from video_files import moving_bar, times_at, write_video
+
+    film = write_video(tmp_path / "v0.mp4", times_at(10, 15), moving_bar)
+    arguments = [
+        "timeline",
+        trained / "data",
+        "--model",
+        trained / "run",
+        "--video",
+        "v0",
+        "--out",
+        tmp_path / "v0.svg",
+    ]
+    done = backtal("plot", *arguments, "--frames", film)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "v0.svg").read_text().count("<image ") == 10
+    missing = backtal("plot", *arguments, "--frames", tmp_path / "x.mp4")
+    assert missing.exit_code == 2
+    assert "x.mp4: no such video" in missing.stderr

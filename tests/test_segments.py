@@ -37,6 +37,42 @@ def test_nms_is_the_greedy_rule(spans, threshold, random):
     assert nms(spans, scores, threshold).tolist() == expected
 
 
+def many(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals as thresholds make them: nested, mostly short, a few very long, times that tie, and their scores."""
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(0, 4 * count, count) / 4
+    lengths = np.where(rng.random(count) < 0.02, rng.random(count) * count, rng.integers(0, 12, count) / 4)
+    return np.stack([starts, starts + lengths], axis=1), rng.integers(0, 50, count) / 50
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("threshold", [0.01, 0.25, 0.5, 0.55, 0.75, 1.0])
+def test_nms_of_many_is_the_greedy_rule(threshold, offset):
+    spans, scores = many(600, seed=1)
+    overlaps = temporal_iou(spans, spans, offset)
+    expected: list[int] = []
+    for index in np.argsort(-scores, kind="stable"):
+        if not expected or (overlaps[index, expected] < threshold).all():
+            expected.append(index)
+    assert nms(spans, scores, threshold, offset).tolist() == expected
+
+
+@pytest.mark.parametrize("min_score", [0.0, 0.2])
+def test_soft_nms_of_many_is_the_greedy_rule(min_score):
+    for seed, longest in ((2, None), (3, 3)):  # all in one group, and in many
+        spans, scores = many(400, seed)
+        spans[:, 1] = np.minimum(spans[:, 1], spans[:, 0] + (longest or np.inf))
+        overlaps, left, expected = temporal_iou(spans, spans), scores.copy(), []
+        while left.max() > min_score:
+            best = int(left.argmax())
+            expected.append((best, left[best]))
+            left *= np.exp(-(overlaps[best] ** 2) / 0.3)
+            left[best] = -np.inf
+        order, new = soft_nms(spans, scores, 0.3, min_score)
+        assert order.tolist() == [index for index, _ in expected]
+        np.testing.assert_allclose(new, [score for _, score in expected], rtol=1e-12)
+
+
 @given(intervals, st.randoms())
 def test_soft_nms_keeps_all_and_never_raises_a_score(spans, random):
     scores = np.array([0.1 + random.random() for _ in spans])

@@ -114,8 +114,12 @@ def test_not_a_video(tmp_path):
     (tmp_path / "text.mp4").write_text("once upon a time\n" * 100)
     (tmp_path / "empty.mp4").write_bytes(b"")
     write_video(tmp_path / "both.mp4", times_at(25, 1), moving_bar, sound=1.0)
-    for name in ("text.mp4", "empty.mp4", "nothing.mp4"):
-        with pytest.raises(DataError, match=rf"{name}: cannot be opened as a video"):
+    for name, message in (
+        ("text.mp4", "cannot be opened as a video: not a video"),
+        ("empty.mp4", "cannot be opened as a video: an empty file"),
+        ("nothing.mp4", "no such video"),
+    ):
+        with pytest.raises(DataError, match=f"{name}: {message}"):
             list(Video(tmp_path / name, 25))
 
 

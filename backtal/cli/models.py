@@ -97,7 +97,9 @@ def train(
 )
 @click.option("--keep-damaged", is_flag=True, help="Use what can be decoded of damaged videos.")
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
+@click.pass_context
 def localize(
+    ctx: click.Context,
     inputs: tuple[Path, ...],
     names: tuple[str, ...],
     subset: str,
@@ -111,7 +113,8 @@ def localize(
 ) -> None:
     """Find the actions in datasets, feature files or videos.
 
-    INPUTS are dataset folders, feature files (.npz) or video files.
+    INPUTS are dataset folders, feature files (.npz), videos or folders of videos. A file that cannot be read is
+    reported and skipped, and the exit code is 2 then.
 
     \b
     Examples:
@@ -127,6 +130,7 @@ def localize(
     from backtal.segments import write_predictions
     from backtal.video import is_video
 
+    videos = [video for path in inputs for video in _videos(path, subset)]
     models = [BackTALModel.from_pretrained(name) for name in names]
     if bf16:
         models = [model.bfloat16() for model in models]
@@ -135,19 +139,24 @@ def localize(
     if changed.model != model.config:
         raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
     model.localization = changed.localization
-    videos = [video for path in inputs for video in _videos(path, subset)]
     options: dict = {"ignore_spec": ignore_spec}
     if any(isinstance(video, Path) and is_video(video) for video in videos):
         options |= {"extractor": model.extractor(extractor_name, weights), "keep_damaged": keep_damaged}
-    found = []
+    found, failed = [], []
     for video in progress(videos, desc="localizing", unit="video"):
-        read = video if isinstance(video, Path) else video()
-        if len(models) > 1:
-            found.append(localize_together(models, read, ignore_spec=ignore_spec))
-        else:
-            found.append(model.localize(read, **options))
-    write_predictions(out, found)
-    click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
+        if not isinstance(video, Path):
+            found.append(localize_together(models, video(), **options))
+            continue
+        try:
+            found.append(localize_together(models, video, **options))
+        except DataError as failure:
+            failed.append(failure)
+    for failure in failed:
+        click.echo(f"backtal localize: {failure}", err=True)
+    if found:
+        write_predictions(out, found)
+        click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
+    ctx.exit(2 if failed else 0)
 
 
 @click.command(cls=Command)
@@ -223,14 +232,19 @@ def tune(
 
 
 def _videos(path: Path, subset: str) -> Iterator[Path | Callable]:
-    """What to localize: each video of a dataset folder's subset, or one file."""
+    """What to localize: each video of a dataset folder's subset, the videos of another folder, or one file."""
     from backtal.datasets import DatasetFolder
+    from backtal.video import is_video
 
-    if path.is_dir():
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        yield path
+    elif not (path / "annotations.json").exists() and any(map(is_video, path.iterdir())):
+        yield from sorted(filter(is_video, path.iterdir()))
+    else:
         folder = DatasetFolder(path)
         yield from ((lambda video=video: folder.features(video)) for video in folder.annotations.subset(subset))
-    else:
-        yield path
 
 
 @click.command(cls=Command)

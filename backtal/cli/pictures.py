@@ -123,10 +123,17 @@ _DATA = click.argument("data", type=click.Path(path_type=Path))
 @_MODEL
 @click.option("--video", required=True, help="Name of the video.")
 @click.option("--clicks", multiple=True, help="Click file to show. Repeatable.")
+@click.option("--frames", "film", type=click.Path(path_type=Path), help="The video's file, to show pictures of it.")
 @click.option("--least-score", type=float, default=0.2, show_default=True, help="Leave weaker segments out.")
 @_OUT
 def timeline(
-    data: Path, names: tuple[str, ...], video: str, clicks: tuple[str, ...], least_score: float, out: Path
+    data: Path,
+    names: tuple[str, ...],
+    video: str,
+    clicks: tuple[str, ...],
+    film: Path | None,
+    least_score: float,
+    out: Path,
 ) -> None:
     """Draw a video: truth, clicks, and what each model finds."""
     from backtal.datasets import DatasetFolder
@@ -137,7 +144,13 @@ def timeline(
     models = {name: BackTALModel.from_pretrained(name) for name in names}
     track = dataset.clicks(dataset.click_files(clicks)).get(video) if clicks else None
     shown = dataset.annotations.video(video)
-    save(timeline_of_video(shown, dataset, models, clicks=track, least_score=least_score), out)
+    frames = None
+    if film:
+        from backtal.video import Video
+
+        fps = 20 / shown.duration
+        frames = [(index / fps, picture) for index, picture in enumerate(Video(film, fps, size=120))]
+    save(timeline_of_video(shown, dataset, models, clicks=track, frames=frames, least_score=least_score), out)
 
 
 @plot.command("affinity", cls=Command)

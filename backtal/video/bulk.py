@@ -68,9 +68,9 @@ def extract_on_ray(
     if ":" in place and place.partition(":")[0].endswith(".py"):
         place = str(Path(place.rpartition(":")[0]).absolute()) + ":" + place.rpartition(":")[2]
     extractor = {**extractor, "weights": files, "name": place}
+    blocks = min(len(left), max(actors, -(-len(left) // _VIDEOS_AT_ONCE)))
     rows = (
-        ray.data.from_items([{"path": str(path.absolute())} for path in left])
-        .repartition(max(actors, -(-len(left) // _VIDEOS_AT_ONCE)))
+        ray.data.from_items([{"path": str(path.absolute())} for path in left], override_num_blocks=blocks)
         .map_batches(
             _Actor,
             fn_constructor_args=(extractor, str(out), options),

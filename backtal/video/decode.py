@@ -171,10 +171,15 @@ def open_video(path: str | Path, *, threads: int = 0) -> tuple[Any, Any, float]:
     """
     import_av()
     import av
-    from av.error import FFmpegError
+    from av.error import FFmpegError, InvalidDataError
 
     try:
         container = av.open(str(path), mode="r")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such video") from None
+    except InvalidDataError:
+        what = "not a video, or its beginning is damaged" if Path(path).stat().st_size else "an empty file"
+        raise DataError(f"{path}: cannot be opened as a video: {what}") from None
     except FFmpegError as failure:
         raise DataError(f"{path}: cannot be opened as a video: {_reason(failure)}") from None
     except UnicodeError as failure:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import queue
 import threading
@@ -15,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backtal.errors import DataError
+from backtal.errors import ConfigError, DataError
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
 from backtal.files import progress
 from backtal.video.decode import Video, import_av
 from backtal.video.extractors import Extractor
 from backtal.video.windows import Window, stack, windows
+
+_NOT_FINITE = "the extractor's network gave values that are NaN, infinite or beyond float16"
 
 
 class Engine:
@@ -30,10 +33,17 @@ class Engine:
         extractor: what to run.
         device: where; None takes a GPU where there is one.
         bf16: compute in bfloat16.
+
+    Raises:
+        ConfigError: if there is no such device.
     """
 
     def __init__(self, extractor: Extractor, device: str | torch.device | None = None, *, bf16: bool = False) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            self.device = torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+        except (RuntimeError, AssertionError) as failure:
+            reason = str(failure).splitlines()[0]
+            raise ConfigError(f"device {device} cannot be used: {reason}") from None
         self.network, self.bf16, self.dim = extractor.network.eval().to(self.device), bf16, extractor.spec.dim
 
     @torch.inference_mode()
@@ -61,6 +71,9 @@ class FeatureStream:
 
     Attributes:
         axis: when each snippet is; known once the iteration has ended.
+
+    Raises:
+        DataError: while iterating, if the file cannot be read, holds no video or is damaged; or a value is not finite.
     """
 
     axis: TimeAxis
@@ -80,15 +93,14 @@ class FeatureStream:
         self.engine = Engine(extractor, device, bf16=bf16)
 
     def __iter__(self) -> Iterator[Tensor]:
-        held, length = [], 0
-        for window in _ahead(windows(self.video, self.extractor), 2 * self.batch_size):
-            held.append(window)
-            length += 1
-            if len(held) == self.batch_size:
-                yield self.engine(held).T
-                held = []
-        if held:
-            yield self.engine(held).T
+        ahead = _ahead(windows(self.video, self.extractor), 2 * self.batch_size)
+        length = 0
+        while batch := list(itertools.islice(ahead, self.batch_size)):
+            features = self.engine(batch)
+            if not features.isfinite().all():
+                raise DataError(f"{self.video.path}: {_NOT_FINITE}")
+            length += len(batch)
+            yield features.T
         self.axis = _axis(self.video, length, self.extractor.spec)
 
 
@@ -279,12 +291,15 @@ def _gather(
             for path in [path for path in ended if path not in waiting]:
                 video = ended.pop(path).video
                 rows = torch.stack(found.pop(path), dim=1)
+                bar.update()
+                if not rows.isfinite().all():
+                    report.failed[str(path)] = _NOT_FINITE
+                    continue
                 target = out / f"{path.stem}.npz"
                 write_features(target, VideoFeatures(path.stem, rows, _axis(video, rows.shape[1], spec), spec))
                 report.written.append(str(target))
                 if video.damage:
                     report.damaged[str(path)] = video.damage
-                bar.update()
 
 
 def pending(paths: Sequence[str | Path], spec: FeatureSpec, out: str | Path) -> tuple[Report, list[Path]]:
@@ -311,10 +326,12 @@ def pending(paths: Sequence[str | Path], spec: FeatureSpec, out: str | Path) -> 
 
 
 def _stored_spec(path: Path) -> FeatureSpec | None:
-    """The spec of a feature file, without reading its features; None where the file is damaged or has none."""
+    """The spec of a feature file, without reading its features; None where the file is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             text = np.load(io.BytesIO(archive.read("spec.npy")), allow_pickle=False)
         return FeatureSpec.from_dict(json.loads(str(text)))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except KeyError:
+        raise DataError(f"{path}: does not say how it was made, and is left alone; choose another folder") from None
+    except (OSError, ValueError, zipfile.BadZipFile):
         return None

@@ -1,5 +1,8 @@
 """The extractors that come with the package: I3D, torchvision's video and image models, timm's image models."""
 
+import contextlib
+import difflib
+import sys
 from typing import Any
 
 import torch
@@ -61,9 +64,9 @@ class TwoStream(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-@register("i3d")
-@register("i3d-rgb")
 @register("i3d-flow")
+@register("i3d-rgb")
+@register("i3d")
 def i3d(name: str, options: Options) -> Extractor:
     """Two-stream I3D, or one of its streams, with users' weights."""
     wanted = {"i3d": ("RGB", "flow"), "i3d-rgb": ("RGB",), "i3d-flow": ("flow",)}[name]
@@ -93,8 +96,11 @@ def torchvision_model(name: str, options: Options) -> Extractor:
 
     short, _, tag = name.removeprefix("torchvision/").partition("@")
     clips = short in models.list_models(module=models.video)
-    if not clips and short not in models.list_models(module=models):
-        raise ConfigError(f"extractor {name!r}: torchvision has no video or image classifier {short!r}")
+    pictures = models.list_models(module=models)
+    if not clips and short not in pictures:
+        near = difflib.get_close_matches(short, [*models.list_models(module=models.video), *pictures])
+        hint = f"; it has {', '.join(near)}" if near else ""
+        raise ConfigError(f"extractor {name!r}: torchvision has no video or image classifier {short!r}{hint}")
     choices = models.get_model_weights(short)
     if options.weights:
         weights, network = choices["DEFAULT"], models.get_model(short, weights=None)
@@ -122,7 +128,9 @@ def _downloaded(name: str, short: str, weights: Any) -> nn.Module:
     from torchvision import models
 
     try:
-        return models.get_model(short, weights=weights)
+        # torch.hub announces the download on stdout, which is for JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            return models.get_model(short, weights=weights)
     except OSError as failure:
         raise ConfigError(
             f"extractor {name}: its weights are not on this machine and cannot be downloaded from {weights.url} "
