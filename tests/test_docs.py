@@ -53,7 +53,6 @@ NOT_RUN = {
     "pip install 'backtal[video]'": "installs",
     "pip install 'backtal[ray]'": "installs 591 MB; tests/test_ray.py runs it where Ray is there",
     "backtal clicks stats THUMOS14": "needs THUMOS14's annotations; tests/test_clicks_cli.py runs it where they are",
-    "python benchmarks/fight_streams.py": "needs the clips; tests/test_extract.py takes the same way with made ones",
     "python benchmarks/": "measures for many minutes",
     'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/test_hub.py has a server",
     'model = BackTALModel.from_pretrained("runs/mine")  # knows': "pushes; tests/test_hub.py has a server",

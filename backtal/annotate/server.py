@@ -1,5 +1,6 @@
 """The server behind the page: what is asked for, and what is answered."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -273,6 +274,14 @@ def serve(
             advisor.start()
         connection.listen(128)
         opened(f"http://127.0.0.1:{number}/?token={token}")
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        log = logging.getLogger("uvicorn.error")
+        log.setLevel(logging.ERROR)
+        log.addFilter(_is_no_end)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[connection])
+
+
+def _is_no_end(record: logging.LogRecord) -> bool:
+    """Whether a message is about something else than an answer that Ctrl-C cut short."""
+    cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and not str(record.msg).startswith("Cancel ")
