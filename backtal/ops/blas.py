@@ -98,31 +98,37 @@ def backward(
     grad_affinity = torch.zeros_like(affinity) if needs_affinity else None
     for v in _chunks(batch, max(weight.shape[:2]), length):
         for tap, here, there in _taps(taps, dilation, length):
-            source, scale = x[v, :, there], affinity[:, v, tap, None, here]
-            outer = grad[:, v, :, here]
-            scaled = outer[0] * scale[0]
-            for one, other in zip(outer[1:], scale[1:], strict=True):
-                scaled.addcmul_(one, other)
+            scale, outer = affinity[:, v, tap, None], grad[:, v]
             if grad_taps is not None:
                 for o in _blocks(weight.shape[0]):
-                    grad_taps[tap, o] += _weight_gradient(scaled[:, o], source, weight[o], tap)
+                    scaled = _scaled(outer[:, :, o], scale, here, there)
+                    grad_taps[tap, o] += _weight_gradient(scaled, x[v], weight[o], tap)
             if streams > 1:
                 if grad_affinity is not None:
                     for o in _blocks(weight.shape[0]):
-                        product = _product(source, weight[o], tap)
-                        grad_affinity[:, v, tap, here] += (outer[:, :, o] * product).sum(2)
+                        product = _product(x[v], weight[o], tap)[..., there]
+                        grad_affinity[:, v, tap, here] += (outer[:, :, o, here] * product).sum(2)
                 if grad_x is not None:
+                    scaled = _scaled(outer, scale, here, there)
                     for d in _blocks(x.shape[1]):
-                        grad_x[v, d, there] += _input_gradient(scaled, source[:, d], weight[:, d], tap)
+                        grad_x[v, d] += _input_gradient(scaled, x[v, d], weight[:, d], tap)
             elif needs_x or needs_affinity:
                 # One stream: the transposed product alone gives both gradients.
                 for d in _blocks(x.shape[1]):
-                    back = _input_gradient(outer[0], source[:, d], weight[:, d], tap)
+                    back = _input_gradient(outer[0], x[v, d], weight[:, d], tap)[..., here]
                     if grad_affinity is not None:
-                        grad_affinity[0, v, tap, here] += (back * source[:, d]).sum(1)
+                        grad_affinity[0, v, tap, here] += (back * x[v, d, there]).sum(1)
                     if grad_x is not None:
-                        grad_x[v, d, there].addcmul_(back, scale[0])
+                        grad_x[v, d, there].addcmul_(back, scale[0, ..., here])
     return grad_x, None if grad_taps is None else grad_taps.permute(1, 2, 0), grad_affinity
+
+
+def _scaled(grad: Tensor, scale: Tensor, here: slice, there: slice) -> Tensor:
+    """Every stream's gradient times its affinity, added up, at the frames of the input."""
+    total = torch.zeros_like(grad[0])
+    for one, factor in zip(grad, scale, strict=True):
+        total[..., there].addcmul_(one[..., here], factor[..., here])
+    return total
 
 
 def _tap_major(weight: Tensor) -> Tensor:
