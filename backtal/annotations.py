@@ -35,6 +35,11 @@ class Video:
         return {segment.label for segment in self.ground_truth} | self.video_labels
 
     @property
+    def located(self) -> bool:
+        """Whether it is known when actions occur, and not only which."""
+        return bool(self.ground_truth.segments) or not self.video_labels
+
+    @property
     def frame_rate(self) -> float | None:
         """Frames per second, where known or derivable."""
         return self.fps or (self.num_frames / self.duration if self.num_frames else None)
@@ -81,7 +86,8 @@ def read_annotations(path: str | Path) -> Annotations:
 
     ``{"labels": [...], "database": {video: {"subset", "duration", "fps", "num_frames", "annotations":
     [{"label", "segment": [start, end]}]}}}``. Without ``labels``, they are those that occur, sorted. A video of which
-    only the labels are known has ``"labels": [...]`` in the place of ``annotations``, or beside it.
+    only the labels are known has ``"labels": [...]`` in the place of ``annotations``, or beside it. A video
+    of which nothing is known does not belong here: to be localized it needs features only.
 
     Raises:
         DataError: if the file is missing or malformed, or a label is not listed; the message names the video.
@@ -112,12 +118,17 @@ def parse_annotations(content: Mapping[str, Any], where: str | Path) -> Annotati
 
 def _video(name: str, entry: Any, where: str) -> Video:
     try:
+        if "annotations" not in entry and "labels" not in entry:
+            raise DataError(
+                "'annotations' (empty where no action occurs) or 'labels' are missing; a new video, of which neither "
+                "is known, stays out of this file: to be localized it needs features only"
+            )
         duration = float(entry["duration"])
         fps = float(entry["fps"]) if entry.get("fps") else None
         frames = entry.get("num_frames")
         if frames is None and fps:
             frames = round(duration * fps)
-        items = entry["annotations"] if "labels" not in entry else entry.get("annotations", ())
+        items = entry.get("annotations", ())
         rows = [(*map(float, item["segment"]), str(item["label"])) for item in items]
         segments = tuple(Segment(start, end, label) for start, end, label in rows)
         video = Video(
@@ -131,9 +142,11 @@ def _video(name: str, entry: Any, where: str) -> Video:
         )
     except DataError as failure:
         raise DataError(f"{where}: {failure}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as failure:
+    except KeyError as failure:
+        raise DataError(f"{where}: {failure} is missing") from None
+    except (TypeError, ValueError, AttributeError, OverflowError) as failure:
         raise DataError(
-            f"{where}: needs 'subset', 'duration' and 'annotations' of 'label' and 'segment' ({failure!r})"
+            f"{where}: needs 'subset', 'duration' in seconds, and 'annotations' of 'label' and 'segment' ({failure})"
         ) from None
     if not 0 < duration < float("inf"):
         raise DataError(f"{where}: duration must be a positive number of seconds, got {duration}")

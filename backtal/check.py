@@ -116,7 +116,9 @@ def _annotation_findings(dataset: VideoDataset) -> Iterator[Finding]:
     videos = dataset.annotations.videos.values()
     if unlabelled := [v.video_id for v in videos if not v.labels]:
         message = f"{len(unlabelled)} video(s) without any label"
-        advice = "training refuses videos without a label: label them or move them to another subset"
+        advice = (
+            "none of them may be in the subset for training; in another, they count as videos in which nothing occurs"
+        )
         yield Finding("warning", "unlabelled_videos", message, tuple(unlabelled), advice)
     if unused := [label for label in dataset.labels if not any(label in v.labels for v in videos)]:
         yield Finding("warning", "unused_labels", f"{len(unused)} label(s) that no video has", tuple(unused))

@@ -23,25 +23,30 @@ Videos = Mapping[str, Video]
 
 @dataclass(frozen=True)
 class ClickCount:
-    """Counts of one click file: `inside` are background clicks within an action, `on_edge` those exactly on an end."""
+    """Counts of one click file.
+
+    `judged` are the background clicks of videos of which start and end of the actions are known, `inside` those of them
+    within an action, `on_edge` those exactly on an end.
+    """
 
     file: str
     videos: int
     clicks: int
     background: int
+    judged: int
     inside: int
     on_edge: int
 
     @property
     def inside_share(self) -> float:
-        """The share of the background clicks that lie within an action."""
-        return self.inside / self.background if self.background else 0.0
+        """The share of the judged clicks that lie within an action."""
+        return self.inside / self.judged if self.judged else 0.0
 
     def __str__(self) -> str:
         text = f"clicks {self.file}: {self.clicks} in {self.videos} videos"
         if self.background < self.clicks:
             text += f", {self.clicks - self.background} of them on actions"
-        if self.background:
+        if self.judged:
             text += f"; {self.inside} background clicks ({100 * self.inside_share:.1f} %) lie inside an action"
             text += f", {self.on_edge} of these exactly on its start or end" if self.on_edge else ""
         return text
@@ -69,8 +74,10 @@ def count_clicks(file: str, tracks: Tracks, videos: Videos) -> ClickCount:
     """Count the clicks of a file, and those inside actions."""
     clicks = [click for track in tracks.values() for click in track.clicks]
     inside = list(clicks_inside_actions(tracks, videos))
-    background = sum(click.label == BACKGROUND for click in clicks)
-    return ClickCount(file, len(tracks), len(clicks), background, len(inside), sum(hit.on_edge for hit in inside))
+    background = {name: sum(c.label == BACKGROUND for c in track.clicks) for name, track in tracks.items()}
+    judged = sum(count for name, count in background.items() if name in videos and videos[name].located)
+    edge = sum(hit.on_edge for hit in inside)
+    return ClickCount(file, len(tracks), len(clicks), sum(background.values()), judged, len(inside), edge)
 
 
 class Stretches(NamedTuple):
@@ -90,6 +97,7 @@ class ClickStats:
         count: clicks, and those inside actions.
         minutes: how long the clicked videos are together; 0 where no annotation says so.
         off_grid: clicks that are not a multiple of half a second, the paper's two frames per second.
+        located: clicked videos of which start and end of the actions are known; all that follows is about these.
         positions: where background clicks outside actions lie in their stretches, 0 at the start, 1 at the end; rising.
         stretches: the background stretches by their length in seconds.
         runs_between: between how many pairs of consecutive clicks lie no, one, and more runs of actions. Instances at
@@ -99,6 +107,7 @@ class ClickStats:
     count: ClickCount
     minutes: float
     off_grid: int
+    located: int
     positions: np.ndarray
     stretches: tuple[Stretches, ...]
     runs_between: tuple[int, int, int]
@@ -133,6 +142,7 @@ class ClickStats:
             **asdict(self.count),
             "minutes": self.minutes,
             "off_grid": self.off_grid,
+            "located": self.located,
             "positions": self.positions.tolist(),
             "position_histogram": self.histogram.tolist(),
             "ks_distance": distance if len(self.positions) else None,
@@ -215,7 +225,8 @@ def click_report(tracks: Mapping[str, Tracks], videos: Videos) -> ClickReport:
     """Statistics of the clicks of several annotators, and their agreement.
 
     Args:
-        tracks: by annotator, the clicks by video. Videos that are not among `videos` count for the clicks alone.
+        tracks: by annotator, the clicks by video. Videos that are not among `videos`, or of which only the labels are
+            known, count for the clicks alone.
         videos: the annotated videos by name; without any, there is nothing to compare the clicks with.
 
     Example:
@@ -268,7 +279,7 @@ def _clicked(tracks: Tracks, videos: Videos) -> _Clicked:
     wrong = {(hit.video_id, hit.click) for hit in clicks_inside_actions(tracks, videos)}
     found: _Clicked = {}
     for name, track in tracks.items():
-        if name in videos:
+        if name in videos and videos[name].located:
             times = [c.time for c in track.clicks if c.label == BACKGROUND and (name, c) not in wrong]
             stretches = background_stretches(videos[name].ground_truth, videos[name].duration)
             found[name] = [(b - a, [(t - a) / (b - a) for t in times if a <= t <= b]) for a, b in stretches]
@@ -280,8 +291,9 @@ def _statistics(name: str, tracks: Tracks, videos: Videos, clicked: _Clicked) ->
     clicks = [click for track in tracks.values() for click in track.clicks]
     return ClickStats(
         count_clicks(name, tracks, videos),
-        sum(videos[video].duration for video in clicked) / 60,
+        sum(videos[video].duration for video in tracks if video in videos) / 60,
         sum(not (click.time * _GRID).is_integer() for click in clicks),
+        len(clicked),
         np.sort(np.array([position for _, positions in stretches for position in positions], dtype=np.float64)),
         _by_length(stretches),
         _runs_between([(tracks[video], videos[video]) for video in clicked]),
@@ -338,7 +350,10 @@ def _facts(stats: ClickStats) -> Iterator[tuple[str, str]]:
     if not stats.minutes:
         return
     yield "clicks a minute of video", f"{stats.per_minute:.2f}"
-    yield "background clicks inside actions", _share(count.inside, count.background)
+    yield "videos with start and end of actions", str(stats.located)
+    if not stats.located:
+        return
+    yield "background clicks inside actions", _share(count.inside, count.judged)
     yield "  exactly on a start or end", str(count.on_edge)
     total = stats.total
     yield "background stretches", str(total.number)

@@ -202,7 +202,7 @@ def tables(predictions: Iterable[Localization], ground_truth: Iterable[Localizat
     truth, found = list(ground_truth), list(predictions)
     labels = tuple(sorted({segment.label for video in truth for segment in video}))
     if not labels:
-        raise DataError("the ground truth holds no segment")
+        raise DataError("the ground truth holds no segment: measuring needs videos with start and end of their actions")
     known = tuple(sorted({video.video_id for video in truth}))
     unknown = tuple(sorted({video.video_id for video in found} - set(known)))
     if found and len(unknown) == len({video.video_id for video in found}):

@@ -31,11 +31,13 @@ def to_pandas(found: Iterable[Localization]) -> "pandas.DataFrame":
 
 
 def write_csv(path: str | Path, found: Iterable[Localization]) -> None:
-    """Write the columns video, start, end, label, score (seconds), atomically."""
+    """Write the columns video, start, end, label, score (seconds), atomically; within a video by time."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(_rows(found))
+        for video in found:
+            segments = sorted(video, key=lambda s: (s.start, s.end, s.label))
+            writer.writerows((video.video_id, s.start, s.end, s.label, round(s.score, 6)) for s in segments)
 
 
 def _rows(found: Iterable[Localization]) -> list[tuple[str, float, float, str, float]]:

@@ -51,11 +51,16 @@ def fit(
     Raises:
         ConfigError: if `out` holds a run and `resume` is False, or holds one with other settings or data.
     """
-    out = Path(out)
     recipe = for_dataset(recipe, training_set)
+    return _fit(training_set, recipe, Path(out), resume, device, of_stages=recipe.training.stages)
+
+
+def _fit(
+    training_set: TrainingSet, recipe: Recipe, out: Path, resume: bool, device: str | None, of_stages: int
+) -> BackTALModel:
     if (stages := recipe.training.stages) > 1:
         before = replace(recipe, training=replace(recipe.training, stages=stages - 1))
-        teacher = fit(training_set, before, out / f"stage{stages - 1}", resume=resume, device=device)
+        teacher = _fit(training_set, before, out / f"stage{stages - 1}", resume, device, of_stages)
         training_set = training_set.taught_by(lambda example: _taught(teacher, example))
     accelerator = Accelerator(
         cpu=device == "cpu",
@@ -64,7 +69,7 @@ def fit(
     with torch.random.fork_rng():
         run = _Run(training_set, recipe, out, accelerator)
         run.prepare_folder(resume)
-        for epoch in run.epochs():
+        for epoch in run.epochs("training" if of_stages == 1 else f"training, stage {stages} of {of_stages}"):
             run.train_epoch(epoch)
             if epoch % recipe.training.checkpoint_every == 0 or epoch == recipe.training.epochs:
                 run.save_state(epoch)
@@ -172,11 +177,11 @@ class _Run:
             write_json(path, wanted)
         self.accelerator.wait_for_everyone()
 
-    def epochs(self) -> Iterator[int]:
+    def epochs(self, what: str) -> Iterator[int]:
         """The epochs left, with progress on stderr."""
         bar = progress(
             range(self.first_epoch, self.settings.epochs + 1),
-            desc="training",
+            desc=what,
             unit="epoch",
             initial=self.first_epoch - 1,
             total=self.settings.epochs,

@@ -411,7 +411,7 @@ def test_no_labels_and_malformed_annotations(tmp_path):
     with pytest.raises(DataError, match="different from each other"):
         Store(open_folder(tmp_path), ["background"], lambda video: Facts(1, 1, 1, 1))
     (tmp_path / "annotations.json").write_text('{"labels": ["jump"], "database": {"a": {}}}')
-    with pytest.raises(DataError, match="video a: needs 'subset'"):
+    with pytest.raises(DataError, match=r"video a: 'annotations' .* are missing; a new video"):
         Store(open_folder(tmp_path), None, lambda video: Facts(1, 1, 1, 1))
 
 

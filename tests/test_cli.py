@@ -159,11 +159,15 @@ BAD_DATA = {
         annotations(lambda c: [v.update(subset="test") for v in c["database"].values()]),
         "no video in subset 'training'; the dataset has test",
     ),
+    "nothing known of a video": (
+        annotations(lambda c: c["database"]["v1"].pop("annotations")),
+        "video v1: 'annotations' (empty where no action occurs) or 'labels' are missing; a new video",
+    ),
     "unknown label": (
         annotations(lambda c: c["database"]["v1"]["annotations"][0].update(label="fly")),
         "video v1: unknown label 'fly'; known are jump, run",
     ),
-    "no duration": (annotations(lambda c: c["database"]["v1"].pop("duration")), "video v1: needs 'subset', 'duration'"),
+    "no duration": (annotations(lambda c: c["database"]["v1"].pop("duration")), "video v1: 'duration' is missing"),
     "negative duration": (
         annotations(lambda c: c["database"]["v1"].update(duration=-1)),
         "duration must be a positive",

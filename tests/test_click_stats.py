@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,20 @@ def track(*times, name="v"):
 
 def measured(tracks, segments=TRUTH):
     return click_report({"me": tracks}, {"v": video(segments=segments)}).annotators["me"]
+
+
+def test_videos_of_which_only_the_labels_are_known_say_nothing_of_places():
+    labelled = replace(video("w", ()), video_labels=frozenset({"jump"}))
+    tracks = track(2.5, 15.0) | track(4.0, 8.0, name="w")
+    report = click_report({"me": tracks}, {"v": video(), "w": labelled})
+    stats = report.annotators["me"]
+    assert (stats.count.background, stats.count.judged, stats.count.inside, stats.located) == (4, 2, 1, 1)
+    assert stats.count.inside_share == 0.5
+    assert (stats.per_minute, stats.total.number) == (2, 4)
+    alone = click_report({"me": tracks}, {"w": labelled})
+    assert "stretches" not in str(alone)
+    assert "4.00" in str(alone)
+    assert "inside" not in str(alone.annotators["me"].count)
 
 
 def test_a_worked_example():

@@ -132,6 +132,12 @@ def test_the_export_command(tmp_path):
     assert "greatest difference from PyTorch" in done.stderr
 
 
+def test_csv_is_in_the_order_of_time(tmp_path):
+    found = Localization("v", 9.0, (Segment(4, 5, "jump", 0.87654321), Segment(1, 2, "run", 0.5)))
+    write_csv(tmp_path / "found.csv", [found])
+    assert (tmp_path / "found.csv").read_text().splitlines()[1:] == ["v,1,2,run,0.5", "v,4,5,jump,0.876543"]
+
+
 def test_csv_and_pandas(tmp_path):
     pandas = pytest.importorskip("pandas")
     write_csv(tmp_path / "found.csv", FOUND)

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import TINY, make_folder
@@ -45,8 +46,10 @@ def test_diagnose(trained, tmp_path):
 def test_plots(trained, tmp_path):
     data, run, found = trained / "data", trained / "run", trained / "found.json"
     shutil.copy(found, tmp_path / "again.json")
+    np.savez(tmp_path / "new.npz", features=np.load(data / "features" / "v7.npz")["features"], duration=40.0)
     commands = {
         "timeline.png": ["timeline", data, "--model", run, "--video", "v0", "--clicks", "A1.txt"],
+        "new.png": ["timeline", tmp_path / "new.npz", "--model", run],
         "affinity.png": ["affinity", data, "--model", run, "--video", "v7", "--second", 3, "--neighbours", 9],
         "loss.png": ["training", run],
         "map.png": ["curves", found, tmp_path / "again.json", "--data", data],
@@ -59,6 +62,11 @@ def test_plots(trained, tmp_path):
 
 
 def test_a_video_that_is_not_there(trained, tmp_path):
+    done = backtal("plot", "timeline", trained / "data", "--model", trained / "run", "--out", "x.png")
+    assert "--video is missing" in done.stderr
+    new = trained / "data" / "features" / "v7.npz"
+    done = backtal("plot", "timeline", new, "--model", trained / "run", "--clicks", "A1.txt", "--out", "x.png")
+    assert "need a dataset folder" in done.stderr
     done = backtal("plot", "timeline", trained / "data", "--model", trained / "run", "--video", "v77", "--out", "x.png")
     assert done.exit_code == 2
     assert "no video 'v77' in the dataset; it has v7" in done.stderr

@@ -15,6 +15,7 @@ from backtal.plot import (
     map_over_tiou,
     precision_recall,
     timeline,
+    timeline_of_features,
     timeline_of_video,
     training_curves,
 )
@@ -170,6 +171,18 @@ def test_pictures_of_a_video_of_a_dataset(folder):
     assert "net: scores" in rows(figure)
     figure = affinity_of_video(video, dataset, model, neighbours=5)
     assert len(figure.axes) == 2
+
+
+def test_without_truth_there_is_no_row_for_it(folder):
+    dataset = DatasetFolder(folder)
+    features = dataset.features(dataset.annotations.subset("test")[0])
+    model = BackTALModel(ModelConfig(feature_dim=8, labels=dataset.labels, hidden_dim=8))
+    figure = timeline_of_features(features, {"net": model}, least_score=0)
+    assert list(rows(figure)) == ["net: scores", "net: segments"]
+    assert rows(figure)["net: scores"].get_xlim() == (0, features.axis.duration)
+    clicked = timeline(None, {"A": FOUND}, clicks=CLICKS)
+    assert rows(clicked)["truth"].get_title(loc="left") == "clicks"
+    assert list(rows(timeline(TRUTH, {"A": FOUND}))) == ["truth", "A: segments"]
 
 
 def test_click_positions_of_two_annotators():

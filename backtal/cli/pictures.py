@@ -121,7 +121,7 @@ _DATA = click.argument("data", type=click.Path(path_type=Path))
 @plot.command("timeline", cls=Command)
 @_DATA
 @_MODEL
-@click.option("--video", required=True, help="Name of the video.")
+@click.option("--video", help="Name of the video, where DATA is a folder.")
 @click.option("--clicks", multiple=True, help="Click file to show. Repeatable.")
 @click.option("--frames", "film", type=click.Path(path_type=Path), help="The video's file, to show pictures of it.")
 @click.option("--least-score", type=float, default=0.2, show_default=True, help="Leave weaker segments out.")
@@ -129,28 +129,47 @@ _DATA = click.argument("data", type=click.Path(path_type=Path))
 def timeline(
     data: Path,
     names: tuple[str, ...],
-    video: str,
+    video: str | None,
     clicks: tuple[str, ...],
     film: Path | None,
     least_score: float,
     out: Path,
 ) -> None:
-    """Draw a video: truth, clicks, and what each model finds."""
-    from backtal.datasets import DatasetFolder
-    from backtal.model import BackTALModel
-    from backtal.plot import save, timeline_of_video
+    """Draw a video: truth, clicks, and what each model finds.
 
-    dataset = DatasetFolder(data)
+    DATA is a dataset folder, or the feature file of a video that is in none.
+
+    \b
+    Examples:
+      backtal plot timeline DATA --model RUN --video day39 --clicks me.txt --out day39.png
+      backtal plot timeline new/day40.npz --model RUN --frames day40.mp4 --out day40.png
+    """
+    from backtal.datasets import DatasetFolder
+    from backtal.features import read_features
+    from backtal.model import BackTALModel
+    from backtal.plot import save, timeline_of_features
+
+    truth = track = None
+    if data.is_file():
+        if video or clicks:
+            raise click.UsageError(f"{data} is one video: --video and --clicks need a dataset folder")
+        features, labels = read_features(data), ()
+    else:
+        if video is None:
+            raise click.UsageError("--video is missing: which video of the folder?")
+        dataset = DatasetFolder(data)
+        known, labels = dataset.annotations.video(video), dataset.labels
+        features, truth = dataset.features(known), known.ground_truth if known.located else None
+        track = dataset.clicks(dataset.click_files(clicks)).get(video) if clicks else None
     models = {name: BackTALModel.from_pretrained(name) for name in names}
-    track = dataset.clicks(dataset.click_files(clicks)).get(video) if clicks else None
-    shown = dataset.annotations.video(video)
     frames = None
     if film:
         from backtal.video import Video
 
-        fps = 20 / shown.duration
+        fps = 20 / features.axis.duration
         frames = [(index / fps, picture) for index, picture in enumerate(Video(film, fps, size=120))]
-    save(timeline_of_video(shown, dataset, models, clicks=track, frames=frames, least_score=least_score), out)
+    options = {"truth": truth, "clicks": track, "frames": frames, "least_score": least_score}
+    save(timeline_of_features(features, models, labels=labels, **options), out)
 
 
 @plot.command("affinity", cls=Command)

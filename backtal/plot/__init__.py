@@ -9,7 +9,7 @@ from backtal.plot.curves import map_over_tiou, precision_recall, training_curves
 from backtal.plot.errors import diagnosis_figure
 from backtal.plot.style import save
 from backtal.plot.timeline import timeline
-from backtal.plot.video import affinity_of_video, timeline_of_video
+from backtal.plot.video import affinity_of_video, timeline_of_features, timeline_of_video
 
 __all__ = [
     "affinity_mask",
@@ -20,6 +20,7 @@ __all__ = [
     "precision_recall",
     "save",
     "timeline",
+    "timeline_of_features",
     "timeline_of_video",
     "training_curves",
 ]

@@ -23,7 +23,7 @@ _NUM_FRAMES, _ROW_WIDTH = 10, 8.6  # pictures in a row, and its width in inches
 
 
 def timeline(
-    truth: Localization,
+    truth: Localization | None,
     found: Mapping[str, Localization] | None = None,
     *,
     frame_scores: Mapping[str, ArrayLike] | None = None,
@@ -42,13 +42,13 @@ def timeline(
     through all rows.
 
     Args:
-        truth: the true segments and the duration.
+        truth: the true segments and the duration; None where they are not known, which needs `axis` or `found`.
         found: segments by the model's name, one row each.
         frame_scores: by the model's name, ``[C, T]`` or ``[C+1, T]`` in [0, 1], for example the softmax of the CAS.
         foreground: by the model's name, ``[T]`` or ``[1, T]`` in [0, 1].
         labels: names of the C classes, in the order of `frame_scores`; they fix the colours as well.
         axis: when each snippet is; evenly over the duration where None.
-        clicks: shown under the true segments.
+        clicks: shown under the true segments, or in their place.
         frames: pictures from the video, ``[H, W, 3]`` uint8 or in [0, 1]: pairs of second and picture, of which those
             nearest to ten even moments are drawn, or a function of the second.
         least_score: found segments below are left out.
@@ -70,12 +70,15 @@ def timeline(
     """
     found = {name: video.above(least_score) for name, video in (found or {}).items()}
     frame_scores, foreground = frame_scores or {}, foreground or {}
-    styles = styles_of(labels, [truth, *found.values()])
+    duration = axis.duration if axis else next((video.duration for video in found.values()), 1.0)
+    shown = Localization("", duration, ()) if truth is None else truth
+    styles = styles_of(labels, [shown, *found.values()])
     models = list(dict.fromkeys([*found, *frame_scores, *foreground]))
 
-    pictures = _pick(frames, truth.duration) if frames is not None else []
+    pictures = _pick(frames, shown.duration) if frames is not None else []
     rows = [("frames", _height(pictures))] if pictures else []
-    rows += [("truth", 0.3 * (1 + max(_lanes(truth), default=0)) + 0.3 * bool(clicks))]
+    if truth is not None or clicks:
+        rows += [("truth", 0.3 * (1 + max(_lanes(shown), default=0)) + 0.3 * bool(clicks))]
     for name in models:
         if name in frame_scores or name in foreground:
             rows.append((f"{name}: scores", 1.0))
@@ -88,15 +91,16 @@ def timeline(
     axes: dict[str, Axes] = {}
     for (name, _), ax in zip(rows, grid[:, 0], strict=True):
         axes[name] = ax
-        _prepare(ax, name, truth)
+        _prepare(ax, name, shown)
 
     if pictures:
-        _draw_frames(axes["frames"], pictures, truth.duration)
-    _draw_truth(axes["truth"], truth, clicks, styles)
+        _draw_frames(axes["frames"], pictures, shown.duration)
+    if "truth" in axes:
+        _draw_truth(axes["truth"], shown, clicks, styles, "clicks" if truth is None else "ground truth")
     for name in models:
         if f"{name}: scores" in axes:
             scores, weight = frame_scores.get(name), foreground.get(name)
-            _draw_curves(axes[f"{name}: scores"], name, scores, weight, labels, axis, truth.duration, styles)
+            _draw_curves(axes[f"{name}: scores"], name, scores, weight, labels, axis, shown.duration, styles)
         if name in found:
             _draw_bars(axes[f"{name}: segments"], found[name], styles, lambda segment: f"{segment.score:.2f}")
         first = axes.get(f"{name}: scores") or axes[f"{name}: segments"]
@@ -208,9 +212,11 @@ def _draw_frames(ax: "Axes", pictures: Sequence[tuple[float, np.ndarray]], durat
         inset.set_title(f"{second:.1f} s", fontsize=6.5, color=INK, pad=2)
 
 
-def _draw_truth(ax: "Axes", truth: Localization, clicks: ClickTrack | None, styles: Mapping[str, Style]) -> None:
+def _draw_truth(
+    ax: "Axes", truth: Localization, clicks: ClickTrack | None, styles: Mapping[str, Style], title: str
+) -> None:
     _draw_bars(ax, truth, styles, lambda segment: segment.label, opaque=True)
-    ax.set_title("ground truth", loc="left", fontsize=9, fontweight="bold", color=INK, pad=4)
+    ax.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK, pad=4)
     if clicks:
         below = ax.get_ylim()[0] + 0.4
         ax.plot(clicks.times(), [below] * len(clicks.times()), "^", color=INK, markersize=6, clip_on=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from backtal.annotations import Video
 from backtal.clicks import ClickTrack
 from backtal.datasets import VideoDataset
+from backtal.features import VideoFeatures
 from backtal.model import BackTALModel
 from backtal.ops import local_affinity
 from backtal.plot.affinity import affinity_mask
@@ -42,20 +43,60 @@ def timeline_of_video(
     Raises:
         DataError: if the video has no features, or they do not fit a model.
     """
-    features = dataset.features(video)
-    outputs = {name: model.run(features) for name, model in models.items()}
-    found = found or {name: model.localize(features) for name, model in models.items()}
-    return timeline(
-        video.ground_truth,
-        found,
-        frame_scores={name: output.cas[0].softmax(0).cpu() for name, output in outputs.items()},
-        foreground={name: output.foreground[0].cpu() for name, output in outputs.items()},
+    return timeline_of_features(
+        dataset.features(video),
+        models,
         labels=dataset.labels,
-        axis=features.axis,
+        truth=video.ground_truth if video.located else None,
+        found=found,
         clicks=clicks,
         frames=frames,
         least_score=least_score,
         title=video.video_id if title is None else title,
+    )
+
+
+def timeline_of_features(
+    features: VideoFeatures,
+    models: Mapping[str, BackTALModel],
+    *,
+    labels: Sequence[str] = (),
+    truth: Localization | None = None,
+    found: Mapping[str, Localization] | None = None,
+    clicks: ClickTrack | None = None,
+    frames: Frames | None = None,
+    least_score: float = 0.2,
+    title: str | None = None,
+) -> "Figure":
+    """Draw what models see and find in the features of a video, of which nothing else needs to be known.
+
+    Args:
+        features: of the video.
+        models: by the name to show.
+        labels: in the order of the models' classes; the first model's where there are none.
+        truth: the true segments; None where they are not known.
+        found: segments by the model's name; localized here where None.
+        clicks: shown under the true segments.
+        frames: pictures from the video, see `timeline`.
+        least_score: found segments below are left out.
+        title: heading; the features' name where None.
+
+    Raises:
+        DataError: if the features do not fit a model.
+    """
+    outputs = {name: model.run(features) for name, model in models.items()}
+    found = found or {name: model.localize(features) for name, model in models.items()}
+    return timeline(
+        truth,
+        found,
+        frame_scores={name: output.cas[0].softmax(0).cpu() for name, output in outputs.items()},
+        foreground={name: output.foreground[0].cpu() for name, output in outputs.items()},
+        labels=labels or next(iter(models.values())).config.labels,
+        axis=features.axis,
+        clicks=clicks,
+        frames=frames,
+        least_score=least_score,
+        title=features.video_id if title is None else title,
     )
 
 
