@@ -140,6 +140,8 @@ class TrainingConfig:
         allow_unclicked: train on videos without any click too, from their labels alone.
         precision: of the network's products; weights, losses and Adam stay float32 (autocast).
         compile: run the network through ``torch.compile``.
+        kernel_per_gap: the network's kernel size as a fraction of the median distance between two background clicks in
+            snippets, between 5 and 15; None, or without clicks, as the model says. See `backtal.train.for_dataset`.
     """
 
     epochs: int = 100
@@ -155,8 +157,10 @@ class TrainingConfig:
     allow_unclicked: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
+    kernel_per_gap: float | None = None
 
     def __post_init__(self) -> None:
+        _require((self.kernel_per_gap or 1) > 0, self, "kernel_per_gap", "positive")
         _at_least(self, 1, "epochs", "batch_size", "min_epoch_steps", "stages", "checkpoint_every")
         _at_most(self, 10, "stages")
         _at_least(self, 0, "weight_decay", "seed")
@@ -233,6 +237,8 @@ class Recipe:
     def with_settings(self, settings: Sequence[str]) -> "Recipe":
         """Apply ``key=value`` settings. A key is ``part.name``, or a bare name that only one part has.
 
+        A kernel size that is set is taken as it is, whatever `TrainingConfig.kernel_per_gap` was.
+
         Example:
             >>> Recipe().with_settings(["epochs=5", "loss.frame=0.5"]).training.epochs
             5
@@ -248,6 +254,8 @@ class Recipe:
             except json.JSONDecodeError:
                 value = None if text.strip() == "None" else text.strip()
             parts.setdefault(part, {})[name] = value
+        if "kernel_size" in parts.get("model", {}):
+            parts.setdefault("training", {}).setdefault("kernel_per_gap", None)
         changed = {
             part: from_dict(type(getattr(self, part)), values, part, base=getattr(self, part))
             for part, values in parts.items()

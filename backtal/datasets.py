@@ -2,7 +2,9 @@
 
 import copy
 import hashlib
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -246,6 +248,10 @@ class TrainingSet(Dataset[Example]):
         model: what the features must fit; its labels and feature dimension are not read.
         allow_unclicked: accept videos without a click.
 
+    Attributes:
+        shortest: snippets of the shortest video.
+        click_gap: median number of snippets between two consecutive background clicks; None without any.
+
     Raises:
         DataError: for features that do not fit, a video without labels, or without a click where that is
             not allowed.
@@ -277,7 +283,7 @@ class TrainingSet(Dataset[Example]):
 
     def _read_all(self, cache_bytes: int) -> None:
         """Check every file, keep what fits in memory, gather the mean and deviation of each channel."""
-        lengths, total, squares = list[int](), torch.zeros(()), torch.zeros(())
+        lengths, gaps, total, squares = list[int](), list[float](), torch.zeros(()), torch.zeros(())
         first = None
         for index in progress(range(len(self)), desc="reading features", unit="video", leave=False):
             video = self.folder.features(self.videos[index])
@@ -285,6 +291,8 @@ class TrainingSet(Dataset[Example]):
             video.check(first.features.shape[0], self.model.kernel_size, self.model.feature_spec or first.spec)
             values = video.features.double()
             lengths.append(values.shape[1])
+            step = video.axis.rescaled(self.model.temporal_length or video.axis.length).step
+            gaps += [gap / step for gap in self._gaps(index)]
             total = total + values.sum(1)
             squares = squares + values.square().sum(1)
             cache_bytes -= video.features.nbytes
@@ -293,8 +301,14 @@ class TrainingSet(Dataset[Example]):
         assert first is not None
         self.feature_dim, self.feature_spec = first.features.shape[0], self.model.feature_spec or first.spec
         count, self.shortest = sum(lengths), min(lengths)
+        self.click_gap = statistics.median(gaps) if gaps else None
         self.mean = (total / count).float()
         self.deviation = (squares / count - (total / count).square()).clamp(min=0).sqrt().float()
+
+    def _gaps(self, index: int) -> list[float]:
+        """Seconds between consecutive background clicks of a video."""
+        track = self.clicks.get(self.videos[index].video_id)
+        return [later - earlier for earlier, later in pairwise(track.times() if track else ())]
 
     def __len__(self) -> int:
         return len(self.videos)

@@ -82,7 +82,9 @@ _COMPACT = Recipe(
         topk_ratio=1 / 12,
     ),
     loss=LossConfig(separation=0.5, frame_mean="batch", affinity_pairs="each_frame"),
-    training=TrainingConfig(epochs=40, batch_size=16, min_epoch_steps=8, learning_rate=1e-3, schedule="cosine"),
+    training=TrainingConfig(
+        epochs=40, batch_size=16, min_epoch_steps=8, learning_rate=1e-3, schedule="cosine", kernel_per_gap=0.3
+    ),
     localization=LocalizationConfig(
         smoothing=1.0, thresholds=(0.05, 1.0, 0.05), outer=0.5, gamma=0.0, soft_nms_sigma=0.3, min_score=0.001
     ),

@@ -89,9 +89,19 @@ def _on(device: torch.device, batch: Batch) -> Batch:
 
 
 def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
-    """Fill in what the dataset decides: labels, feature dimension and feature spec."""
+    """Fill in what the dataset decides: labels, feature dimension and spec, and with `kernel_per_gap` the kernel size.
+
+    Actions are about 0.3 times as long as two clicks are apart (median over median: 0.23 to 0.29 with the three
+    files of human clicks of THUMOS14), and the network should see about one of them at a time: the odd number nearest
+    to that many snippets, 5 to 15, and no more than the shortest video has.
+    """
+    kernel_size = recipe.model.kernel_size
+    if recipe.training.kernel_per_gap and training_set.click_gap:
+        wanted = min(max(recipe.training.kernel_per_gap * training_set.click_gap, 5), 15, training_set.shortest - 1)
+        kernel_size = 2 * round((wanted - 1) / 2) + 1
     model = replace(
         recipe.model,
+        kernel_size=kernel_size,
         labels=training_set.folder.labels,
         feature_dim=training_set.feature_dim,
         feature_spec=training_set.feature_spec,

@@ -23,7 +23,7 @@ from backtal.files import progress
 from backtal.localize import localize
 from backtal.model import BackTALModel
 from backtal.segments import Localization
-from backtal.train import fit
+from backtal.train import fit, for_dataset
 
 
 class HeldOut(NamedTuple):
@@ -138,11 +138,12 @@ def tune(
         raise ConfigError("tuning needs the package optuna: pip install 'backtal[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     out = Path(out)
-    own = recipe.model.kernel_size
+    allow = recipe.training.allow_unclicked
+    training_set = TrainingSet(dataset, subset, clicks, recipe.model, allow_unclicked=allow)
+    own = for_dataset(recipe, training_set).model.kernel_size
+    recipe = _with_kernel(recipe, own)
     if kernel_sizes is None:
-        allow = recipe.training.allow_unclicked
-        shortest = TrainingSet(dataset, subset, clicks, recipe.model, allow_unclicked=allow).shortest
-        kernel_sizes = [size for size in (own // 4 * 2 + 1, own * 2 - 1) if size <= shortest]
+        kernel_sizes = [size for size in (own // 4 * 2 + 1, own * 2 - 1) if size <= training_set.shortest]
     one_stage = replace(recipe, training=replace(recipe.training, stages=1))
     by_kernel = {}
     for kernel_size in dict.fromkeys((own, *kernel_sizes) if kernel_sizes else ()):
@@ -180,7 +181,8 @@ def tune(
 
 
 def _with_kernel(recipe: Recipe, kernel_size: int) -> Recipe:
-    return replace(recipe, model=replace(recipe.model, kernel_size=kernel_size))
+    model, training = replace(recipe.model, kernel_size=kernel_size), replace(recipe.training, kernel_per_gap=None)
+    return replace(recipe, model=model, training=training)
 
 
 def suggest(trial: Any, base: LocalizationConfig) -> LocalizationConfig:

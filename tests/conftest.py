@@ -34,7 +34,7 @@ def shared(*parts: str) -> Path:
 
 LABELS = ("jump", "run")
 TINY = ("hidden_dim=8", "filter_dim=4", "embedding_hidden_dim=4", "embedding_dim=4")
-TINY += ("batch_size=3", "min_epoch_steps=1", "epochs=4")
+TINY += ("batch_size=3", "min_epoch_steps=1", "epochs=4", "kernel_size=9")
 
 
 def make_folder(root: Path, *, videos: int = 6, dim: int = 8) -> Path:

@@ -13,10 +13,20 @@ import torch
 from conftest import TINY, make_folder
 from safetensors.torch import load_file
 
-from backtal import BackTALLoss, BackTALModel, CheckpointError, ConfigError, DataError, TrainingConfig
+from backtal import (
+    BackTALLoss,
+    BackTALModel,
+    CheckpointError,
+    Click,
+    ClickTrack,
+    ConfigError,
+    DataError,
+    ModelConfig,
+    TrainingConfig,
+)
 from backtal.datasets import DatasetFolder, TrainingSet, collate
 from backtal.presets import recipe, video_labels_only
-from backtal.train import EpochOrder, fit
+from backtal.train import EpochOrder, fit, for_dataset
 
 RECIPE = recipe("compact").with_settings([*TINY, "checkpoint_every=1"])
 
@@ -239,6 +249,29 @@ def test_few_videos_are_seen_several_times_an_epoch(folder, tmp_path, monkeypatc
     run(folder, tmp_path / "a", RECIPE.with_settings([f"min_epoch_steps={least}", "epochs=1"]))
     assert len(seen) == steps
     assert sorted(torch.cat(seen).tolist()) == sorted([[1, 0], [0, 1]] * (3 * steps // 2))
+
+
+@pytest.mark.parametrize(("gap", "kernel_size"), [(1, 5), (12, 5), (19, 5), (21, 7), (30, 9), (36, 11), (90, 15)])
+def test_the_kernel_size_follows_the_distance_between_clicks(folder, gap, kernel_size):
+    training_set = TrainingSet(DatasetFolder(folder), "training", None, ModelConfig())
+    assert training_set.click_gap is None
+    assert for_dataset(recipe("compact"), training_set).model.kernel_size == 9
+    training_set.click_gap, training_set.shortest = gap, 40
+    assert for_dataset(recipe("compact"), training_set).model.kernel_size == kernel_size
+    assert for_dataset(recipe("compact").with_settings(["kernel_size=3"]), training_set).model.kernel_size == 3
+    assert for_dataset(recipe("thumos14"), training_set).model.kernel_size == 3
+    training_set.shortest = 10
+    assert for_dataset(recipe("compact"), training_set).model.kernel_size == min(kernel_size, 9)
+
+
+def test_the_distance_between_clicks_is_a_median_in_snippets(folder):
+    data = DatasetFolder(folder)
+    names = [video.video_id for video in data.annotations.subset("training")]
+    times = [(1, 2, 4), (1, 5), (2, 3), (4,), (5,), (6,)]  # 1, 2, 4 and 1 seconds apart, two snippets a second
+    clicks = {n: ClickTrack(n, (*map(Click, t), Click(9.9, "jump"))) for n, t in zip(names, times, strict=True)}
+    assert TrainingSet(data, "training", clicks, ModelConfig()).click_gap == 3
+    halved = TrainingSet(data, "training", clicks, ModelConfig(temporal_length=10)).click_gap
+    assert 1 < halved < 2
 
 
 def record(seen, forward):
