@@ -70,9 +70,10 @@ def run(out: str | Path, seed: int = 0, *, size: tuple[int, int] = (100, 50), se
 def _recipes(settings: Sequence[str]) -> dict[str, Recipe]:
     """The three ways to learn, by what the table calls them; a recipe's name is its run folder's.
 
-    Smaller batches than the recipe's give 100 videos enough steps for all three to converge.
+    Smaller batches than the recipe's give 100 videos enough steps for all three to converge. The kernel size, which
+    would follow the clicks, is set for all three, so that they are one network.
     """
-    full = recipe("compact").with_settings(["batch_size=8", *settings])
+    full = recipe("compact").with_settings(["batch_size=8", "kernel_size=9", *settings])
     plain = full.with_settings(["model.affinity=false", "separation=0", "loss.affinity=0"])
     return {
         "video labels only": replace(video_labels_only(full), name="video-labels"),
