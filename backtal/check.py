@@ -176,7 +176,8 @@ def _check_features(dataset: VideoDataset) -> tuple[str, list[Finding]]:
     dims = "/".join(map(str, sorted({shape.dim for shape in shapes})))
     lengths = [shape.axis.length for shape in shapes]
     rate = median(1 / shape.axis.step for shape in shapes)
-    span = f"{min(lengths)}-{max(lengths)} snippets, {rate:.3g} per second"
+    shortest, longest = min(lengths), max(lengths)
+    span = f"{shortest}{f'-{longest}' if longest > shortest else ''} snippets, {rate:.3g} per second"
     return f"{len(shapes)} of {len(videos)} videos, {dims} channels, {span}", findings
 
 

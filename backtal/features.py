@@ -259,9 +259,14 @@ def read_axis(
 
 
 def write_features(path: str | Path, video: VideoFeatures, *, half: bool = True) -> None:
-    """Write a feature file that `read_features` reads, atomically; float16 unless `half` is False."""
+    """Write a feature file that `read_features` reads, atomically.
+
+    Features are stored as float16, unless `half` is False or one of them is beyond its range (65,504).
+    """
+    features = video.features.cpu().numpy()
+    half = half and bool(np.abs(features).max() <= np.finfo(np.float16).max)
     content = {
-        "features": video.features.cpu().numpy().astype(np.float16 if half else np.float32, copy=False),
+        "features": features.astype(np.float16 if half else np.float32, copy=False),
         "duration": np.array(video.axis.duration),
     }
     if video.axis.num_frames is not None:

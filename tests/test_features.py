@@ -56,6 +56,12 @@ def test_axis_round_trips(length, other, duration):
         assert axis.index(axis.seconds(index + 0.5)) == index
 
 
+def test_what_float16_cannot_hold_is_stored_as_float32(tmp_path):
+    video = VideoFeatures("v", torch.tensor([[1.0, 2.0], [65504.0, -65505.0]]), TimeAxis.even(2, 1.0))
+    write_features(tmp_path / "v.npz", video)
+    assert torch.equal(read_features(tmp_path / "v.npz").features, video.features)
+
+
 def test_rescaling_is_linear_with_half_pixel_centres():
     video = VideoFeatures("v", torch.tensor([[0.0, 1.0]]), TimeAxis.even(2, 4.0)).rescaled(4)
     torch.testing.assert_close(video.features, torch.tensor([[0.0, 0.25, 0.75, 1.0]]))
