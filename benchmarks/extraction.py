@@ -146,4 +146,5 @@ if __name__ == "__main__":
         if arguments.videos:
             for size in ((240, 320), (1080, 1920)):
                 throughput(Path(scratch), size, arguments.seconds, arguments.videos)
-        memory(Path(scratch), arguments.minutes)
+        if arguments.minutes:
+            memory(Path(scratch), arguments.minutes)
