@@ -3,6 +3,7 @@
 import csv
 import math
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
@@ -36,8 +37,7 @@ def write_csv(path: str | Path, found: Iterable[Localization]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for video in found:
-            segments = sorted(video, key=lambda s: (s.start, s.end, s.label))
-            writer.writerows((video.video_id, s.start, s.end, s.label, round(s.score, 6)) for s in segments)
+            writer.writerows((*row[:-1], round(row[-1], 6)) for row in sorted(_rows([video]), key=itemgetter(1, 2, 3)))
 
 
 def _rows(found: Iterable[Localization]) -> list[tuple[str, float, float, str, float]]:

@@ -144,32 +144,33 @@ def timeline(
       backtal plot timeline DATA --model RUN --video day39 --clicks me.txt --out day39.png
       backtal plot timeline new/day40.npz --model RUN --frames day40.mp4 --out day40.png
     """
+    from functools import partial
+
     from backtal.datasets import DatasetFolder
     from backtal.features import read_features
     from backtal.model import BackTALModel
-    from backtal.plot import save, timeline_of_features
+    from backtal.plot import save, timeline_of_features, timeline_of_video
 
-    truth = track = None
     if data.is_file():
         if video or clicks:
             raise click.UsageError(f"{data} is one video: --video and --clicks need a dataset folder")
-        features, labels = read_features(data), ()
+        features = read_features(data)
+        duration, draw = features.axis.duration, partial(timeline_of_features, features)
     else:
         if video is None:
             raise click.UsageError("--video is missing: which video of the folder?")
         dataset = DatasetFolder(data)
-        known, labels = dataset.annotations.video(video), dataset.labels
-        features, truth = dataset.features(known), known.ground_truth if known.located else None
+        shown = dataset.annotations.video(video)
         track = dataset.clicks(dataset.click_files(clicks)).get(video) if clicks else None
+        duration, draw = shown.duration, partial(timeline_of_video, shown, dataset, clicks=track)
     models = {name: BackTALModel.from_pretrained(name) for name in names}
     frames = None
     if film:
         from backtal.video import Video
 
-        fps = 20 / features.axis.duration
+        fps = 20 / duration
         frames = [(index / fps, picture) for index, picture in enumerate(Video(film, fps, size=120))]
-    options = {"truth": truth, "clicks": track, "frames": frames, "least_score": least_score}
-    save(timeline_of_features(features, models, labels=labels, **options), out)
+    save(draw(models, frames=frames, least_score=least_score), out)
 
 
 @plot.command("affinity", cls=Command)

@@ -1,7 +1,7 @@
 """Pictures of a video of a dataset, seen by models."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backtal.annotations import Video
 from backtal.clicks import ClickTrack
@@ -18,15 +18,7 @@ if TYPE_CHECKING:
 
 
 def timeline_of_video(
-    video: Video,
-    dataset: VideoDataset,
-    models: Mapping[str, BackTALModel],
-    *,
-    found: Mapping[str, Localization] | None = None,
-    clicks: ClickTrack | None = None,
-    frames: Frames | None = None,
-    least_score: float = 0.2,
-    title: str | None = None,
+    video: Video, dataset: VideoDataset, models: Mapping[str, BackTALModel], *, title: str | None = None, **options: Any
 ) -> "Figure":
     """Draw what models see and find in a video, as `timeline` does (Fig. 4 and 10).
 
@@ -34,25 +26,16 @@ def timeline_of_video(
         video: of the dataset's annotations.
         dataset: which has its features.
         models: by the name to show.
-        found: segments by the model's name; localized here where None.
-        clicks: shown under the true segments.
-        frames: pictures from the video, see `timeline`.
-        least_score: found segments below are left out.
         title: heading; the video's name where None.
+        options: as for `timeline_of_features`.
 
     Raises:
         DataError: if the video has no features, or they do not fit a model.
     """
+    title = video.video_id if title is None else title
+    truth = video.ground_truth if video.located else None
     return timeline_of_features(
-        dataset.features(video),
-        models,
-        labels=dataset.labels,
-        truth=video.ground_truth if video.located else None,
-        found=found,
-        clicks=clicks,
-        frames=frames,
-        least_score=least_score,
-        title=video.video_id if title is None else title,
+        dataset.features(video), models, labels=dataset.labels, truth=truth, title=title, **options
     )
 
 
