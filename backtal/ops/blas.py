@@ -59,19 +59,25 @@ class _PerTap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tensor:
         weight = _tap_major(weight)
-        ctx.save_for_backward(x, weight, affinity)
+        # Only the affinity's gradient over several streams reads the products again.
+        kept = len(affinity) > 1 and ctx.needs_input_grad[2]
+        products = x.new_empty(weight.shape[2], len(x), len(weight), x.shape[2]) if kept else None
+        ctx.save_for_backward(x, weight, affinity, products)
         ctx.dilation = dilation
-        return forward(x, weight, affinity, dilation)
+        return forward(x, weight, affinity, dilation, products)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight, affinity = ctx.saved_tensors
-        return *backward(grad, x, weight, affinity, ctx.dilation, ctx.needs_input_grad[:3]), None
+        x, weight, affinity, products = ctx.saved_tensors
+        return *backward(grad, x, weight, affinity, ctx.dilation, ctx.needs_input_grad[:3], products), None
 
 
-def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tensor:
-    """``out[:, t] = sum_i affinity[i, t] * (W_i @ x)[:, t + shift_i]``, ``[S, B, O, T]``."""
+def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int, products: Tensor | None = None) -> Tensor:
+    """``out[:, t] = sum_i affinity[i, t] * (W_i @ x)[:, t + shift_i]``, ``[S, B, O, T]``.
+
+    The products ``W_i @ x`` are left in `products`, ``[K, B, O, T]``, where it is given.
+    """
     weight = _tap_major(weight)
     streams, batch, taps, length = affinity.shape
     out = x.new_empty(streams, batch, weight.shape[0], length)
@@ -80,6 +86,8 @@ def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tenso
             scale = affinity[:, v, tap, None]
             for o in _blocks(weight.shape[0]):
                 product = _product(x[v], weight[o], tap)
+                if products is not None:
+                    products[tap, v, o] = product
                 if tap == taps // 2:
                     torch.mul(product, scale, out=out[:, v, o])
                 else:
@@ -88,9 +96,15 @@ def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tenso
 
 
 def backward(
-    grad: Tensor, x: Tensor, weight: Tensor, affinity: Tensor, dilation: int, wanted: Sequence[bool]
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    affinity: Tensor,
+    dilation: int,
+    wanted: Sequence[bool],
+    products: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, weight and affinity, those that are wanted; the products are computed anew."""
+    """Gradients of x, weight and affinity, those that are wanted; `products` are computed anew where not given."""
     needs_x, needs_weight, needs_affinity = wanted
     streams, batch, taps, length = affinity.shape
     grad_x = torch.zeros_like(x) if needs_x else None
@@ -106,8 +120,8 @@ def backward(
             if streams > 1:
                 if grad_affinity is not None:
                     for o in _blocks(weight.shape[0]):
-                        product = _product(x[v], weight[o], tap)[..., there]
-                        grad_affinity[:, v, tap, here] += (outer[:, :, o, here] * product).sum(2)
+                        product = _product(x[v], weight[o], tap) if products is None else products[tap, v, o]
+                        grad_affinity[:, v, tap, here] += (outer[:, :, o, here] * product[..., there]).sum(2)
                 if grad_x is not None:
                     scaled = _scaled(outer, scale, here, there)
                     for d in _blocks(x.shape[1]):
