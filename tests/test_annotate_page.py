@@ -367,7 +367,7 @@ def test_names_are_text_and_never_markup(tmp_path, serve, visit):
     (data / "labels.txt").write_text(f"{EVIL}\n")
     page = visit(serve(data, "--labels", str(data / "labels.txt")))
     page.get_by_role("button", name=EVIL).click()
-    ready(page)
+    named(page, EVIL)
     assert page.inner_text("#name") == EVIL
     page.click("#mode-action")
     page.click("#f3")
