@@ -64,6 +64,8 @@ def test_plots(trained, tmp_path):
 def test_a_video_that_is_not_there(trained, tmp_path):
     done = backtal("plot", "timeline", trained / "data", "--model", trained / "run", "--out", "x.png")
     assert "--video is missing" in done.stderr
+    done = backtal("plot", "timeline", tmp_path / "nowhere", "--model", trained / "run", "--out", "x.png")
+    assert "no such dataset folder" in done.stderr
     new = trained / "data" / "features" / "v7.npz"
     done = backtal("plot", "timeline", new, "--model", trained / "run", "--clicks", "A1.txt", "--out", "x.png")
     assert "need a dataset folder" in done.stderr

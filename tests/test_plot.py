@@ -67,6 +67,11 @@ def test_scores_must_fit_the_labels():
         timeline(TRUTH, frame_scores={"A": np.zeros((5, 10))}, labels=("jump",))
 
 
+def test_something_must_say_how_long_the_video_is():
+    with pytest.raises(DataError, match="how long is the video"):
+        timeline(None, frame_scores={"A": np.zeros((1, 10))}, labels=("jump",))
+
+
 def test_frames_stand_where_they_belong():
     pictures = [(float(second), np.full((90, 160, 3), second * 10, dtype=np.uint8)) for second in range(20)]
     figure = timeline(TRUTH, {"A": FOUND}, frames=pictures)

@@ -157,9 +157,9 @@ def timeline(
         features = read_features(data)
         duration, draw = features.axis.duration, partial(timeline_of_features, features)
     else:
+        dataset = DatasetFolder(data)
         if video is None:
             raise click.UsageError("--video is missing: which video of the folder?")
-        dataset = DatasetFolder(data)
         shown = dataset.annotations.video(video)
         track = dataset.clicks(dataset.click_files(clicks)).get(video) if clicks else None
         duration, draw = shown.duration, partial(timeline_of_video, shown, dataset, clicks=track)

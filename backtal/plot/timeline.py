@@ -59,7 +59,7 @@ def timeline(
 
     Raises:
         ImportError: if matplotlib is not installed.
-        DataError: if `frame_scores` and `labels` do not fit together.
+        DataError: if nothing says how long the video is, or `frame_scores` and `labels` do not fit together.
 
     Example:
         >>> truth = Localization("v", 10.0, (Segment(2, 4, "jump"),))
@@ -70,8 +70,10 @@ def timeline(
     """
     found = {name: video.above(least_score) for name, video in (found or {}).items()}
     frame_scores, foreground = frame_scores or {}, foreground or {}
-    duration = axis.duration if axis else next((video.duration for video in found.values()), 1.0)
-    shown = Localization("", duration, ()) if truth is None else truth
+    known = [one.duration for one in (truth, axis, *found.values()) if one is not None]
+    if not known:
+        raise DataError("how long is the video? Give its truth, its axis, or what was found in it")
+    shown = Localization("", known[0], ()) if truth is None else truth
     styles = styles_of(labels, [shown, *found.values()])
     models = list(dict.fromkeys([*found, *frame_scores, *foreground]))
 
