@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from backtal import Segment, read_predictions, simulate_clicks, write_clicks
 from backtal.cli import main
 from backtal.demo import make_dataset
 from backtal.files import write_json
+from backtal.presets import RECIPES
 from backtal.segments import temporal_iou
 
 pytest.importorskip("matplotlib")
@@ -63,6 +65,7 @@ PLAIN = (
     "data/annotations.json",
     "data/clicks/me.txt",
 )  # listings, neither commands nor Python
+LEARNS = ("own-dataset.md", "video.md")  # what they find is looked at; elsewhere a few epochs will do
 EMPTY_AT_FIRST = ("quickstart.md", "own-dataset.md")
 SHELL_FIRST = ("README.md",)  # its Python uses what its commands make
 
@@ -166,6 +169,10 @@ def test_snippets_run(page, prepared, tmp_path, monkeypatch):
     if page.name == "video.md":
         make_videos(folder)
         monkeypatch.setenv("TORCH_HOME", str(folder))
+    if page.name not in LEARNS:
+        for recipe in (RECIPES["compact"], RECIPES["between-clicks"]):
+            short = replace(recipe, training=replace(recipe.training, epochs=4))
+            monkeypatch.setitem(RECIPES, recipe.name, short)
     monkeypatch.chdir(folder)
     namespace: dict[str, object] = {"__name__": "snippet"}
     run = [block for block in blocks(page) if block.language in ("python", "bash") and not reason(block)]
