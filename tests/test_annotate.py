@@ -132,6 +132,24 @@ def test_which_folder_and_which_videos(tmp_path):
     assert open_folder(videos, tmp_path / "other").root == tmp_path / "other"
 
 
+def test_videos_kept_elsewhere_belong_to_the_folder_that_links_to_them(tmp_path, monkeypatch):
+    (tmp_path / "disk" / "films").mkdir(parents=True)
+    (tmp_path / "disk" / "films" / "a.mp4").write_bytes(b"x")
+    (tmp_path / "data").mkdir()
+    videos = tmp_path / "data" / "videos"
+    videos.symlink_to(tmp_path / "disk" / "films")
+    monkeypatch.chdir(tmp_path / "data")
+    for place in (tmp_path / "data", videos, videos / "a.mp4", ".", "videos", "videos/a.mp4"):
+        folder = open_folder(place)
+        assert (folder.root, folder.media) == (tmp_path / "data", tmp_path / "disk" / "films")
+        assert folder.video("a").read_bytes() == b"x"
+    assert open_folder(videos, tmp_path / "other").root == tmp_path / "other"
+    (tmp_path / "disk" / "films").rename(tmp_path / "disk" / "videos")
+    (tmp_path / "disk" / "videos" / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "disk" / "videos" / "inner")
+    assert open_folder("..").root == tmp_path / "disk"
+
+
 def test_links_out_of_the_folder_are_not_followed(tmp_path):
     videos = tmp_path / "data" / "videos"
     videos.mkdir(parents=True)

@@ -80,8 +80,10 @@ def open_folder(place: str | Path, data: str | Path | None = None) -> Folder:
     else:
         media = place / "videos" if (place / "videos").is_dir() else place
         files = sorted(filter(is_video, media.iterdir()))
+    # The name counts as it is given: `videos` may be a link to where there is room for them.
+    media = media.resolve() if media.name == ".." else media.absolute()
+    root = Path(data or (media.parent if media.name == "videos" else media)).resolve()
     media = media.resolve()
-    root = Path(data).resolve() if data else media.parent if media.name == "videos" else media
     videos, left_out = _sort_out(files, media)
     if not videos:
         because = f" that can be served ({next(iter(left_out.values()))})" if left_out else ""
