@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backtal.ops import Backend, Layout, affinity_conv1d
+from backtal.ops import Backend, Layout, affinity_conv1d, check_kernel, unit_vectors
 
 NEGATIVE_SLOPE = 0.01
 
@@ -37,6 +37,7 @@ class AffinityConv1d(nn.Module):
         backend: Backend | None = None,
     ) -> None:
         super().__init__()
+        check_kernel(kernel_size, dilation)
         self.dilation = dilation
         self.layout: Layout = layout
         self.backend: Backend | None = backend
@@ -100,7 +101,7 @@ class EmbeddingHead(nn.Module):
         for index, conv in enumerate(self.convs):
             x = conv(x if index == 0 else F.leaky_relu(x, NEGATIVE_SLOPE))
             x = x if mask is None else x * mask
-        return F.normalize(x, dim=1)
+        return unit_vectors(x)
 
 
 class ForegroundFilter(nn.Module):

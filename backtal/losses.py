@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from backtal.cas import BackTALOutput, frame_mask, smooth, topk_count, topk_mean
 from backtal.config import LossConfig
+from backtal.ops import unit_vectors
 
 
 def video_loss(scores: Tensor, labels: Tensor, *, background: bool) -> Tensor:
@@ -158,7 +159,7 @@ def affinity_loss(
     lengths = torch.full((len(cas),), cas.shape[-1], device=cas.device) if lengths is None else lengths
     weight = _action_weight(cas.detach(), labels, lengths, topk_ratio)
     action, usable = weight > 0, background.any(1) & (labels > 0).any(1)
-    unit = F.normalize(embedding, dim=1)
+    unit = unit_vectors(embedding)
     similarity = unit.transpose(1, 2) @ unit
     same_action = action[:, :, None] & action[:, None, :]
     same_background = background[:, :, None] & background[:, None, :]

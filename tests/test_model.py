@@ -198,3 +198,13 @@ def test_bfloat16_localizes_nearly_the_same(name):
     before.load_state_dict(model.state_dict())
     assert len(model.localize(video)) == pytest.approx(len(before.localize(video)), rel=0.2)
     assert localize(found, [video.axis], model.config.labels, model.localization)[0].segments
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_padding_stays_out_in_half_types(dtype):
+    model = BackTALModel(ModelConfig(feature_dim=8, labels=("jump", "run"), hidden_dim=16)).to(dtype)
+    features, lengths = torch.randn(2, 8, 20, dtype=dtype), torch.tensor([20, 13])
+    output = model.eval()(features, lengths)
+    assert all(tensor.isfinite().all() for tensor in output if tensor is not None)
+    alone = model(features[1:, :, :13])
+    torch.testing.assert_close(output.cas[1:, :, :13], alone.cas, rtol=0.05, atol=0.05)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from backtal import AffinityConv1d, BackTALModel, ModelConfig, affinity_conv1d, local_affinity
-from backtal.ops import BACKENDS, operator, reference
+from backtal.ops import BACKENDS, blas, operator, reference
 
 FAST = [name for name in BACKENDS if name != "reference"]
 LAYOUTS = ["per_tap", "channel_blocks"]
@@ -33,6 +33,15 @@ def inputs(shape, dtype=torch.float64):
     return x, weight, affinity, bias
 
 
+@pytest.fixture(params=["one piece", "pieces"])
+def pieces(request, monkeypatch):
+    """The BLAS form goes through videos and channels in pieces, which tests are too small for."""
+    if request.param == "pieces":
+        monkeypatch.setattr(blas, "_BLOCK", 3)
+        monkeypatch.setattr(blas, "_PRODUCT", 20)
+
+
+@pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("backend", FAST)
@@ -47,6 +56,7 @@ def test_forward_and_gradients_equal_the_specification(backend, shape, layout):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_streams_are_separate_convolutions(backend, layout):
@@ -77,6 +87,7 @@ def test_gradients_only_where_they_are_wanted():
             torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradcheck(backend, layout):
@@ -129,8 +140,34 @@ def test_affinity_is_the_cosine():
     assert torch.autograd.gradcheck(lambda e: local_affinity(e, 3), embedding.requires_grad_())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_zero_embedding_is_like_no_frame(dtype):
+    embedding = torch.randn(1, 4, 6).to(dtype)
+    embedding[..., 3:] = 0
+    embedding.requires_grad_()
+    affinity = local_affinity(embedding, 3)
+    affinity.sum().backward()
+    assert (affinity[..., 3:] == 0).all()
+    assert (affinity[:, 1, :3] > 0.99).all()
+    assert embedding.grad.abs().max() < 100
+
+
 def test_errors_say_what_was_found():
-    x, weight, affinity, _ = inputs((2, 3, 4, 7, 3, 1))
+    x, weight, affinity, bias = inputs((2, 3, 4, 7, 3, 1))
+    with pytest.raises(ValueError, match=r"bias must be \[O\] = \(4,\), got \(1,\)"):
+        affinity_conv1d(x, weight, affinity, bias[:1])
+    with pytest.raises(ValueError, match=r"one dtype, got .*float64, torch.float32"):
+        affinity_conv1d(x, weight, affinity, bias.float())
+    for empty in (
+        (x[:, :0], weight[:, :0], affinity),
+        (x, weight[:0], affinity),
+        (x[..., :0], weight, affinity[..., :0]),
+    ):
+        for backend in BACKENDS:
+            with pytest.raises(ValueError, match="x needs a channel and a frame, weight a row, affinity a stream"):
+                affinity_conv1d(*empty, backend=backend)
+    with pytest.raises(ValueError, match="odd and positive, got 4"):
+        AffinityConv1d(3, 4, 4)
     with pytest.raises(ValueError, match="expects 3 input channels, x has 2"):
         affinity_conv1d(x[:, :2], weight, affinity)
     with pytest.raises(ValueError, match=r"affinity must be \[B, K, T\] = \(2, 3, 7\), got \(2, 3, 6\)"):

@@ -67,6 +67,15 @@ def assert_matches(tensors, **options):
 
 
 @pytest.fixture(autouse=True)
+def _exact():
+    """float32 is multiplied as such, not rounded to TF32, as convolutions on CUDA are by default."""
+    before = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    yield
+    torch.backends.cudnn.conv.fp32_precision = before
+
+
+@pytest.fixture(autouse=True)
 def _poison(monkeypatch):
     """Fill new memory with NaN: an element that is not written, or padding that is read, shows."""
     new_empty, empty_like = torch.Tensor.new_empty, torch.empty_like
@@ -174,6 +183,8 @@ def test_tiles_fit_the_device(monkeypatch):
     assert kernels.choose_tile(half, 750, 2048, 1) == (64, 128, 64, 4, 4)
     assert kernels.choose_tile(half, 30, 60, 1) == (32, 32, 64, 4, 4)
     assert kernels.choose_tile(full, 750, 2048, 16) == (64, 64, 16, 4, 4)
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    assert kernels.choose_tile(full, 750, 2048, 16) == (128, 256, 32, 8, 4)
     properties.shared_memory_per_block_optin = 99 << 10
     assert kernels.choose_tile(half, 750, 2048, 16) == (128, 128, 64, 8, 2)
 
@@ -204,9 +215,17 @@ def test_chosen_on_hopper(monkeypatch):
     tensors = inputs((2, 8, 4, 9, 3, 1, 1))
     calls = []
     monkeypatch.setattr(operator, "triton_form", lambda *args: calls.append(args) or args[0])
-    affinity_conv1d(*tensors)
-    affinity_conv1d(*(tensor.double() for tensor in tensors))
-    assert len(calls) == (torch.cuda.get_device_capability() >= (9, 0))
+    hopper = torch.cuda.get_device_capability() >= (9, 0)
+    for dtype, precision, expected in (
+        (torch.bfloat16, "ieee", hopper),
+        (torch.float32, "tf32", hopper),
+        (torch.float32, "ieee", False),
+        (torch.float64, "tf32", False),
+    ):
+        torch.backends.cudnn.conv.fp32_precision = precision
+        affinity_conv1d(*(tensor.to(dtype) for tensor in tensors))
+        assert len(calls) == expected
+        calls.clear()
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="the dry run is for machines without a GPU")

@@ -41,13 +41,19 @@ def local_affinity(embedding: Tensor, kernel_size: int, *, dilation: int = 1) ->
     """
     if embedding.dim() != 3:
         raise ValueError(f"embedding must be [B, E, T], got shape {tuple(embedding.shape)}")
-    unit = F.normalize(embedding, dim=1)
-    _check_kernel(kernel_size, dilation)
+    unit = unit_vectors(embedding)
+    check_kernel(kernel_size, dilation)
     # One neighbour at a time: all of them at once would be K copies of the embedding.
     length, reach = unit.shape[-1], kernel_size // 2 * dilation
     padded = F.pad(unit, (reach, reach))
     taps = [padded[..., i * dilation : i * dilation + length] for i in range(kernel_size)]
     return torch.stack([(unit * tap).sum(dim=1) for tap in taps], dim=1)
+
+
+def unit_vectors(x: Tensor) -> Tensor:
+    """``[B, E, T]`` at length 1 along E; zero stays zero, in half types too, and with finite gradients."""
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / norm.masked_fill(norm == 0, 1)
 
 
 def affinity_conv1d(
@@ -76,7 +82,8 @@ def affinity_conv1d(
             checkpoints need: row ``c * K + i`` of the unfolded input is scaled by
             ``affinity[:, (c * K + i) // D, t]``.
         backend: ``"reference"`` (the literal unfold form), ``"blas"`` (no unfolded buffer), ``"triton"`` (fused
-            kernels for CUDA), or None: Triton on Hopper and newer, else BLAS.
+            kernels for CUDA), or None: Triton on Hopper and newer, else BLAS. ``torch.func`` and second derivatives
+            need ``"reference"``.
 
     Returns:
         ``[B, O, T]``, or ``[S, B, O, T]``; in autocast of its type, as from ``F.conv1d``.
@@ -94,19 +101,26 @@ def affinity_conv1d(
             "x must be [B, D, T], weight [O, D, K] and affinity [B, K, T]; got shapes "
             f"{tuple(x.shape)}, {tuple(weight.shape)} and {tuple(affinity.shape)}"
         )
-    _check_kernel(weight.shape[2], dilation)
+    check_kernel(weight.shape[2], dilation)
     if weight.shape[1] != x.shape[1]:
         raise ValueError(f"weight expects {weight.shape[1]} input channels, x has {x.shape[1]}")
     expected = (x.shape[0], weight.shape[2], x.shape[2])
     if tuple(affinity.shape[-3:]) != expected:
         raise ValueError(f"affinity must be [B, K, T] = {expected}, got {tuple(affinity.shape)}")
+    if 0 in (*x.shape[1:], weight.shape[0], *affinity.shape[:-3]):
+        raise ValueError(
+            "x needs a channel and a frame, weight a row, affinity a stream; got shapes "
+            f"{tuple(x.shape)}, {tuple(weight.shape)} and {tuple(affinity.shape)}"
+        )
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise ValueError(f"bias must be [O] = {(weight.shape[0],)}, got {tuple(bias.shape)}")
     if layout not in ("per_tap", "channel_blocks"):
         raise ValueError(f"layout must be 'per_tap' or 'channel_blocks', got {layout!r}")
     x, weight, affinity, bias = _autocast(x, weight, affinity, bias)
     for name in ("dtype", "device"):
-        found = [getattr(tensor, name) for tensor in (x, weight, affinity)]
-        if not found[0] == found[1] == found[2]:
-            raise ValueError(f"x, weight and affinity must have one {name}, got {', '.join(map(str, found))}")
+        found = [getattr(tensor, name) for tensor in (x, weight, affinity, bias) if tensor is not None]
+        if any(one != found[0] for one in found):
+            raise ValueError(f"x, weight, affinity and bias must have one {name}, got {', '.join(map(str, found))}")
     streams = affinity if affinity.dim() == 4 else affinity[None]
     out = _form(backend, x)(x, weight, streams, dilation, layout)
     out = out if affinity.dim() == 4 else out[0]
@@ -130,7 +144,7 @@ def neighbours(x: Tensor, kernel_size: int, *, dilation: int = 1) -> Tensor:
                 [1., 2., 3.],
                 [2., 3., 0.]])
     """
-    _check_kernel(kernel_size, dilation)
+    check_kernel(kernel_size, dilation)
     reach = kernel_size // 2 * dilation
     padded = F.pad(x, (reach, reach))
     return torch.stack([padded[..., i * dilation : i * dilation + x.shape[-1]] for i in range(kernel_size)], dim=-2)
@@ -138,7 +152,7 @@ def neighbours(x: Tensor, kernel_size: int, *, dilation: int = 1) -> Tensor:
 
 def _form(backend: str | None, x: Tensor) -> Callable[[Tensor, Tensor, Tensor, int, str], Tensor]:
     if backend is None:
-        return operator.triton_form if _is_hopper(x) and _why_not_triton(x) is None else operator.blas_form
+        return operator.triton_form if _suits_triton(x) else operator.blas_form
     if backend in BACKENDS:
         return BACKENDS[backend]
     if backend != "triton":
@@ -158,9 +172,18 @@ def _why_not_triton(x: Tensor) -> str | None:
     return None
 
 
-def _is_hopper(x: Tensor) -> bool:
-    """Whether x is on a GPU that the kernels are made for: NVIDIA's Hopper or newer."""
-    return x.is_cuda and torch.version.hip is None and torch.cuda.get_device_properties(x.device).major >= 9
+def _suits_triton(x: Tensor) -> bool:
+    """Whether x is what the kernels are made for: on NVIDIA's Hopper or newer, of a type its tensor cores multiply."""
+    if not x.is_cuda or torch.version.hip is not None or _why_not_triton(x):
+        return False
+    hopper = torch.cuda.get_device_properties(x.device).major >= 9
+    # What convolutions may do cannot be read in a compiled graph; the kernels read it again.
+    return hopper and (x.dtype != torch.float32 or torch.compiler.is_compiling() or tf32_allowed())
+
+
+def tf32_allowed() -> bool:
+    """Whether convolutions may round float32 to TF32, as `torch.backends.cudnn` says (by default they may)."""
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 def _autocast(x: Tensor, *others: Tensor | None) -> list[Any]:
@@ -172,7 +195,8 @@ def _autocast(x: Tensor, *others: Tensor | None) -> list[Any]:
     return [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, *others)]
 
 
-def _check_kernel(kernel_size: int, dilation: int) -> None:
+def check_kernel(kernel_size: int, dilation: int) -> None:
+    """Refuse a kernel size that is not odd and positive, and a dilation below 1, by a ValueError."""
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel size must be odd and positive, got {kernel_size}")
     if dilation < 1:

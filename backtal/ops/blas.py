@@ -2,7 +2,8 @@
 
 An affinity is one number per frame and row block, so it can scale the *result* of a convolution over that block instead
 of its input: ``out = sum_b affinity[b] * conv1d(x, weight_b)``. For the paper's layout a block is one tap, for the
-released one a range of channels. Convolutions that differ only in their affinity share these results.
+released one a range of channels. Convolutions that differ only in their affinity share these results; with several of
+them, and in the released layout, training keeps the results for the affinity's gradient, ``[K, B, O, T]``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -108,7 +109,9 @@ def backward(
     needs_x, needs_weight, needs_affinity = wanted
     streams, batch, taps, length = affinity.shape
     grad_x = torch.zeros_like(x) if needs_x else None
-    grad_taps = weight.new_zeros(taps, *weight.shape[:2]) if needs_weight else None
+    # Added up over the chunks in float32 at least.
+    total = torch.promote_types(weight.dtype, torch.float32)
+    grad_taps = weight.new_zeros(taps, *weight.shape[:2], dtype=total) if needs_weight else None
     grad_affinity = torch.zeros_like(affinity) if needs_affinity else None
     for v in _chunks(batch, max(weight.shape[:2]), length):
         for tap, here, there in _taps(taps, dilation, length):
@@ -134,7 +137,8 @@ def backward(
                         grad_affinity[0, v, tap, here] += (back * x[v, d, there]).sum(1)
                     if grad_x is not None:
                         grad_x[v, d, there].addcmul_(back, scale[0, ..., here])
-    return grad_x, None if grad_taps is None else grad_taps.permute(1, 2, 0), grad_affinity
+    grad_weight = None if grad_taps is None else grad_taps.permute(1, 2, 0).to(weight.dtype)
+    return grad_x, grad_weight, grad_affinity
 
 
 def _scaled(grad: Tensor, scale: Tensor, here: slice, there: slice) -> Tensor:

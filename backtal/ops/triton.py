@@ -20,6 +20,8 @@ from torch import Tensor
 from triton import knobs
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from backtal.ops import tf32_allowed
+
 INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
 
 # An affinity below this counts as 0, so that the quotient of two affinities stays finite.
@@ -171,9 +173,8 @@ def _tiles(tensor: Tensor, height: int, width: int) -> TensorDescriptor:
 
 
 def _precision(x: Tensor) -> str:
-    """How float32 is multiplied, as `torch.set_float32_matmul_precision` says."""
-    exact = x.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
-    return "ieee" if exact else "tf32"
+    """How float32 is multiplied: as in any other convolution."""
+    return "tf32" if x.dtype == torch.float32 and tf32_allowed() else "ieee"
 
 
 def _processors(x: Tensor) -> int:
