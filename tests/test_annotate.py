@@ -194,17 +194,19 @@ def test_rows_that_do_not_change_stay_as_they_are(tmp_path):
         "mine,u,20,background_background,1.0,1.0,3,1,first",
         "mine,u,20,background_background,9.0,9.4,1,1,second",
         "last,u,0,jump,4,4,1,1,",
+        "mine,u,20,Background,9.5,9.5,2,1,of another round",
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
     marks = read_marks(path)
-    assert marks["mine"] == [(1.0, B), (9.2, B)]
-    replace_marks(path, "mine", {(9.2, B), (5.0, B), (6.0, "run")}, ["jump", "run"])
+    assert marks["mine"] == [(1.0, B), (9.2, B), (9.5, B)]
+    replace_marks(path, "mine", {(9.2, B), (9.5, B), (5.0, B), (6.0, "run")}, ["jump", "run"])
     after = path.read_text(encoding="utf-8-sig").splitlines()
     assert after[:2] == lines[:2]
     assert after[2:] == [
         "mine,mine.mp4,2,background_background,5.0,5.0,1,1,",
         "mine,mine.mp4,1,run,6.0,6.0,1,1,",
         lines[3],
+        lines[5],
         lines[4],
     ]
     replace_marks(path, "new", {(0.5, B)}, ["jump", "run"])
@@ -235,6 +237,13 @@ def test_files_of_another_form_are_refused_not_overwritten(tmp_path):
     with pytest.raises(DataError, match="choose another annotator's name"):
         replace_marks(path, "v", {(1.0, B)}, ["jump"])
     assert path.read_text() == "v,3.5,jump\n"
+
+
+def test_a_quote_that_never_ends_is_named(tmp_path):
+    path = tmp_path / "me.txt"
+    path.write_text('URLID,Tag,Start,End\na,"jump,1,1\n' + "a,jump,1,1\n" * 20_000)
+    with pytest.raises(DataError, match=r"me\.txt, line \d+: field larger"):
+        read_marks(path)
 
 
 # ---- store
@@ -385,6 +394,17 @@ def test_time_adds_up_over_visits_and_never_twice(store):
             store.add_time("me", "a", visit, seconds)
 
 
+@pytest.mark.parametrize("seconds", [[], {"00000000": "5"}, {"00000000": float("nan")}, None, 5])
+def test_a_malformed_progress_is_named(store, seconds):
+    path = store.folder.root / "progress" / "me.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"videos": {"a": {"seconds": seconds}}}))
+    with pytest.raises(DataError, match=r"me\.json: expected an object 'videos'"):
+        store.states("me")
+    with pytest.raises(DataError, match=r"me\.json: expected an object 'videos'"):
+        store.add_time("me", "a", "0" * 8, 5.0)
+
+
 def test_a_folder_that_cannot_be_written_keeps_what_it_has(store, monkeypatch):
     before = store.save("me", "a", change(store.state("me", "a"), [(2.0, B)]))
 
@@ -428,6 +448,10 @@ def test_no_labels_and_malformed_annotations(tmp_path):
         Store(open_folder(tmp_path), None, lambda video: Facts(1, 1, 1, 1))
     with pytest.raises(DataError, match="different from each other"):
         Store(open_folder(tmp_path), ["background"], lambda video: Facts(1, 1, 1, 1))
+    for labels in (5, [["jump"]], "jump"):
+        (tmp_path / "annotations.json").write_text(json.dumps({"labels": labels}))
+        with pytest.raises(DataError, match="'labels' must be a list of names"):
+            Store(open_folder(tmp_path), ["run"], lambda video: Facts(1, 1, 1, 1))
     (tmp_path / "annotations.json").write_text('{"labels": ["jump"], "database": {"a": {}}}')
     with pytest.raises(DataError, match=r"video a: 'annotations' .* are missing; a new video"):
         Store(open_folder(tmp_path), None, lambda video: Facts(1, 1, 1, 1))

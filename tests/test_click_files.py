@@ -150,7 +150,8 @@ def test_via_projects_and_tables(tmp_path):
     clicks = [(5.5, "background"), (9.25, "jump")]
     assert read(tmp_path, VIA) == {"day.1": clicks, "day 2": [(1.0, "run")]}
     assert read(tmp_path, VIA_TABLE) == {"day,1": clicks}
-    assert read(tmp_path, VIA_TABLE.replace("\n", "\r\n")) == {"day,1": clicks}
+    for ending in ("\r\n", "\r\r\n", "\n\r\n"):
+        assert read(tmp_path, VIA_TABLE.replace("\n", ending)) == {"day,1": clicks}
     assert read(tmp_path, VIA_SEGMENTS) == {"v": clicks}
 
 
@@ -289,6 +290,7 @@ def changed(content, path, value):
 
 
 TIMELINE = [task({"ranges": [{"start": 26, "end": 26}], "timelinelabels": ["jump"]})]
+DRAWN = [task({"sequence": [{"frame": 11, "enabled": False}], "framesCount": 500, "duration": 20, "labels": ["jump"]})]
 RESULT = (0, "annotations", 0, "result", 0)
 DAMAGED = {
     "empty": ("", "not a click file in a known form"),
@@ -309,6 +311,7 @@ DAMAGED = {
     "via row": (VIA_TABLE.replace("[4,7]", "[4,7"), "line 6: not valid JSON"),
     "via row short": (VIA_TABLE.replace(',"[2,1,1,5,5]","{""1"":""1""}"', ""), "line 7: no column metadata"),
     "via row files": (VIA_TABLE.replace('"[""day,1.mp4""]",0,"[4,7]"', '"[]",0,"[4,7]"'), "line 6: file_list is empty"),
+    "via two rows": (VIA_TABLE.replace(',0,"[9.25]"', ',0\r"[9.25]"'), "line 7: no column metadata"),
     "via segments": (VIA_SEGMENTS.replace("4,7", "later,7"), "line 3: its time must be a number .* found 'later'"),
     "cvat cut": (cvat(shape("box", 1))[:-20], "not valid XML: .* line"),
     "cvat entities": ('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "document type declaration"),
@@ -345,6 +348,19 @@ DAMAGED = {
     "ls endless": (
         [task({"sequence": [{"frame": 9}], "framesCount": 1, "duration": 1e308, "labels": ["x"]})],
         "at inf s",
+    ),
+    "ls fps": (changed(TIMELINE, (0, "data", "fps"), "0"), "rate of video v must be positive, found fps 0"),
+    "ls duration": (
+        [task({"sequence": [{"frame": 9}], "framesCount": "9", "duration": "0", "labels": ["x"]})],
+        "result 0: the frame rate of video v must be positive, found framesCount 9, duration 0",
+    ),
+    "ls frames": (
+        [task({"sequence": [{"frame": 9}], "framesCount": "0", "duration": 3, "labels": ["x"]})],
+        "must be positive, found framesCount 0, duration 3",
+    ),
+    "ls slowest": (
+        [task({"sequence": [{"frame": 9}], "framesCount": 1e-300, "duration": 1e300, "labels": ["x"]})],
+        "must be positive, found framesCount 1e-300",
     ),
     "ls video": (changed(TIMELINE, (0, "data"), {"text": "x"}), "task 0: 'video' must be a text, found NoneType"),
     "sfnet": ("v,1.5,jump\nv,2.5\n", "line 2: expected video,second,label, found 'v,2.5'"),
@@ -425,7 +441,7 @@ def test_a_damaged_text_is_read_or_refused(place, text, data):
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, min(len(text), start + 12)))
     put = data.draw(
-        st.text(max_size=6) | st.sampled_from(['"', "[", "}", "<", "null", "-1", "1e999", "NaN", "\n", ","])
+        st.text(max_size=6) | st.sampled_from(['"', "[", "}", "<", "null", "-1", "1e999", "NaN", "0", "\n", "\r", ","])
     )
     place.write_text(text[:start] + put + text[end:], encoding="utf-8", errors="ignore")
     or_refused(place)
@@ -439,11 +455,11 @@ def nodes(content, path=()):
 
 
 wrong_values = st.sampled_from(
-    [None, True, 0, -1, 1e308, "", "x", [], [None], [[]], {}, {"": None}, KeyError, "NaN", 10**400]
+    [None, True, 0, -1, 1e308, "", "x", [], [None], [[]], {}, {"": None}, KeyError, "NaN", "0", "\r", 10**400]
 )
 
 
-@pytest.mark.parametrize("content", [VIA, TIMELINE], ids=["via", "label-studio"])
+@pytest.mark.parametrize("content", [VIA, TIMELINE, DRAWN], ids=["via", "timeline", "drawn"])
 @given(st.data())
 def test_a_wrong_value_anywhere_is_read_or_refused(place, content, data):
     path = data.draw(st.sampled_from(list(nodes(content))))

@@ -1,18 +1,19 @@
 """One annotator's click file, changed video by video: every row that did not change stays as it is."""
 
 import csv
-import io
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from backtal.click_files import read_clicks, write_clicks
-from backtal.clicks import BACKGROUND, Click, ClickTrack
+from backtal.click_files import parse_clicks, write_clicks
+from backtal.click_files.tables import rows
+from backtal.clicks import Click, ClickTrack
 from backtal.errors import DataError
 from backtal.files import atomic_path
 
 Mark = tuple[float, str]  # second and label
-_NEEDED = ("URLID", "Tag", "Start", "End")
+_Row = tuple[str, Mark, list[str]]  # video, click, and the row as it stands in the file
+_NEEDED = {"URLID", "Tag", "Start", "End"}
 
 
 def read_marks(path: Path) -> dict[str, list[Mark]]:
@@ -21,12 +22,10 @@ def read_marks(path: Path) -> dict[str, list[Mark]]:
     Raises:
         DataError: if the file is malformed, or in a form that the page does not write.
     """
-    if not path.exists():
-        return {}
-    _rows(path)
-    return {
-        name: sorted({(click.time, click.label) for click in track.clicks}) for name, track in read_clicks(path).items()
-    }
+    found: dict[str, set[Mark]] = {}
+    for video, mark, _ in _rows(path)[1]:
+        found.setdefault(video, set()).add(mark)
+    return {video: sorted(marks) for video, marks in found.items()}
 
 
 def replace_marks(path: Path, video: str, marks: Collection[Mark], labels: Sequence[str]) -> None:
@@ -42,53 +41,38 @@ def replace_marks(path: Path, video: str, marks: Collection[Mark], labels: Seque
         DataError: as `read_marks`.
         OSError: if it cannot be written.
     """
-    header, rows = _rows(path) if path.exists() else ([], [])
-    column = {name: index for index, name in enumerate(header)}
-    kept, place = [], None
-    others: list[list[str]] = []
-    for row in rows:
-        if row[column["URLID"]] != video:
-            others.append(row)
-            continue
-        place = len(others) if place is None else place
-        mark = _mark(row, column)
-        if mark in marks:
-            kept.append((mark, row))
-    present = {mark for mark, _ in kept}
-    new_header, made = _made(video, sorted(set(marks) - present), labels)
+    header, found = _rows(path)
+    place = next((index for index, (name, _, _) in enumerate(found) if name == video), len(found))
+    before, after = ([row for name, _, row in part if name != video] for part in (found[:place], found[place:]))
+    kept = [(mark, row) for name, mark, row in found if name == video and mark in marks]
+    new_header, made = _made(video, sorted(set(marks) - {mark for mark, _ in kept}), labels)
     header = header or new_header
-    for mark, fields in made:
+    for _, mark, row in made:
+        fields = dict(zip(new_header, row, strict=True))
         kept.append((mark, [fields.get(name, "") for name in header]))
     kept.sort(key=lambda item: item[0])
-    place = len(others) if place is None else place
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([header, *others[:place], *(row for _, row in kept), *others[place:]])
+        csv.writer(file, lineterminator="\n").writerows([header, *before, *(row for _, row in kept), *after])
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, as they stand in the file."""
+def _rows(path: Path) -> tuple[list[str], list[_Row]]:
+    """Header and rows of a file; nothing if there is no file."""
+    if not path.exists():
+        return [], []
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as failure:
         raise DataError(f"{path}: not a text file: {failure}") from failure
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = next(reader, [])
-    if not set(_NEEDED) <= set(header):
+    header, *lines = [row for _, row in rows(text, str(path))] or [[]]
+    if not set(header) >= _NEEDED:
         raise DataError(f"{path}: not in the form that `backtal annotate` writes: choose another annotator's name")
-    return header, [row for row in reader if row]
+    clicks = parse_clicks(text, str(path))
+    return header, [(video, (c.time, c.label), row) for (video, c), row in zip(clicks, lines, strict=True)]
 
 
-def _mark(row: list[str], column: dict[str, int]) -> Mark:
-    start, end = float(row[column["Start"]]), float(row[column["End"]])
-    tag = row[column["Tag"]]
-    return (start + end) / 2, BACKGROUND if tag == "background_background" else tag
-
-
-def _made(video: str, marks: Sequence[Mark], labels: Sequence[str]) -> tuple[list[str], list[tuple[Mark, dict]]]:
+def _made(video: str, marks: Sequence[Mark], labels: Sequence[str]) -> tuple[list[str], list[_Row]]:
     """Header and rows of new clicks, as `write_clicks` forms them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clicks.txt"
         write_clicks(path, [ClickTrack(video, tuple(Click(*mark) for mark in marks))], labels)
-        header, rows = _rows(path)
-    return header, list(zip(marks, (dict(zip(header, row, strict=True)) for row in rows), strict=True))
+        return _rows(path)

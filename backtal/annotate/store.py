@@ -101,13 +101,15 @@ class Store:
     ) -> None:
         self.folder, self.facts, self.subset = folder, facts, subset
         self._lock = threading.RLock()
-        known = self._annotations().get("labels")
-        if known is None and self._annotations().get("database"):
-            known = list(parse_annotations(self._annotations(), self._annotations_path).labels)
-        self.labels = tuple(dict.fromkeys([*(known or ()), *(labels or ())]))
+        content, nothing, known = self._annotations(), {"-": _nothing(1.0)}, ()
+        if content.get("labels") is not None:
+            known = parse_annotations(content | {"database": nothing}, self._annotations_path).labels
+        elif content.get("database"):
+            known = parse_annotations(content, self._annotations_path).labels
+        self.labels = tuple(dict.fromkeys([*known, *(labels or ())]))
         if not self.labels:
             raise DataError(f"{folder.root}: which actions are there? Give --labels FILE, one label per line")
-        checked = {"labels": self.labels, "database": self._annotations().get("database") or {"-": _nothing(1.0)}}
+        checked = {"labels": self.labels, "database": content.get("database") or nothing}
         parse_annotations(checked, self._annotations_path)
 
     @property
@@ -127,8 +129,8 @@ class Store:
     def _progress(self, annotator: str) -> dict[str, Any]:
         path = self._progress_path(annotator)
         videos = read_json(path).get("videos") if path.exists() else {}
-        if not isinstance(videos, dict) or not all(isinstance(entry, dict) for entry in videos.values()):
-            raise DataError(f"{path}: expected an object 'videos' of objects")
+        if not isinstance(videos, dict) or not all(map(_is_progress, videos.values())):
+            raise DataError(f"{path}: expected an object 'videos' of objects, with numbers in their object 'seconds'")
         return videos
 
     def annotators(self) -> list[str]:
@@ -286,9 +288,13 @@ def _nothing(duration: float) -> dict[str, Any]:
 def _state(marks: Sequence[Mark], entry: Mapping[str, Any], progress: Mapping[str, Any]) -> State:
     given = {str(item["label"]) for item in entry.get("annotations", ())}
     ticked = {str(label) for label in entry.get("labels", ())} - given
-    visits = progress.get("seconds", {})
-    seconds = sum(float(value) for value in visits.values() if _is_number(value))
+    seconds = sum(map(float, progress.get("seconds", {}).values()))
     return State(tuple(marks), tuple(sorted(ticked)), tuple(sorted(given)), progress.get("done") is True, seconds)
+
+
+def _is_progress(entry: object) -> bool:
+    visits = entry.get("seconds", {}) if isinstance(entry, dict) else None
+    return isinstance(visits, dict) and all(map(_is_number, visits.values()))
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -14,7 +14,7 @@ from backtal.clicks import BACKGROUND, Click, ClickTrack
 from backtal.errors import DataError
 from backtal.files import atomic_path
 
-__all__ = ["BACKGROUND_NAMES", "FORMS", "read_clicks", "write_clicks"]
+__all__ = ["BACKGROUND_NAMES", "FORMS", "parse_clicks", "read_clicks", "write_clicks"]
 
 BACKGROUND_NAMES = (BACKGROUND, "background_background")
 FORMS: dict[str, Form] = {
@@ -57,7 +57,7 @@ def read_clicks(
     """
     clicks: dict[str, list[Click]] = {}
     for path in map(Path, paths):
-        for video, click in _parse(_text(path), str(path), frame_rates, background):
+        for video, click in parse_clicks(_text(path), str(path), frame_rates, background):
             clicks.setdefault(video, []).append(click)
     return {video: ClickTrack(video, tuple(found)) for video, found in clicks.items()}
 
@@ -117,8 +117,14 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: not a text file: {failure}") from failure
 
 
-def _parse(text: str, where: str, frame_rates: Rates, background: Collection[str]) -> Iterator[tuple[str, Click]]:
-    """The clicks that a text holds, each with its video."""
+def parse_clicks(
+    text: str, where: str, frame_rates: Rates = None, background: Collection[str] = BACKGROUND_NAMES
+) -> Iterator[tuple[str, Click]]:
+    """The clicks that the text of a click file holds, in its order, each with its video; `where` begins the messages.
+
+    Raises:
+        DataError: as `read_clicks`.
+    """
     text = text.removeprefix("\ufeff")
     form = next((form for form in FORMS.values() if form.recognises(text)), None)
     if form is None:
@@ -138,7 +144,7 @@ def _check_copy(text: str, clicks: Mapping[str, Sequence[Click]], where: str, fo
     """Refuse to write what would not be read as it was: names with line breaks, slashes, a label `Background` ..."""
     try:
         text.encode("utf-8")
-        read = Counter((video, click.label) for video, click in _parse(text, where, frame_rates, BACKGROUND_NAMES))
+        read = Counter((video, click.label) for video, click in parse_clicks(text, where, frame_rates))
     except (UnicodeEncodeError, DataError) as failure:
         raise DataError(f"these clicks cannot be written in the form {form}: {failure}") from None
     meant = Counter((video, click.label) for video, found in clicks.items() for click in found)

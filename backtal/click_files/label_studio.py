@@ -1,6 +1,7 @@
 """Label Studio: tasks in JSON, whole or reduced (JSON-MIN). Frames count from 1, ranges hold both ends."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -105,10 +106,15 @@ def _rate(value: Mapping[str, Any], data: Mapping[str, Any], rates: Rates, video
     """Frames per second as the labelling counted them; else as they are known from elsewhere."""
     if value.get("framesCount") and value.get("duration"):
         frames, duration = (number(value[key], place, repr(key)) for key in ("framesCount", "duration"))
-        return frames / duration
-    if data.get("fps"):
-        return number(data["fps"], place, "'fps'")
-    return rate_of(rates, video, place)
+        rate, said = frames / duration if duration else 0.0, f"framesCount {frames:g}, duration {duration:g}"
+    elif data.get("fps"):
+        rate = number(data["fps"], place, "'fps'")
+        said = f"fps {rate:g}"
+    else:
+        return rate_of(rates, video, place)
+    if not 0 < rate < math.inf:
+        raise DataError(f"{place}: the frame rate of video {video} must be positive, found {said}")
+    return rate
 
 
 def _write(tracks: Sequence[ClickTrack], labels: Sequence[str], rates: Rates) -> str:

@@ -55,17 +55,17 @@ def _label(values: Mapping[str, Any], attributes: Mapping[str, Any], place: str)
 def _read_table(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Click]]:
     columns, attributes = [], {}
     # Comments hold quotes that are not those of CSV; a row is one line, as its fields are JSON.
-    for index, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+    for index, line in enumerate((line.rstrip("\r") for line in text.split("\n")), 1):
         place = f"{where}, line {index}"
         if line.startswith(_HEADER):
             columns = line.removeprefix(_HEADER).split(",")
         elif line.startswith("# ATTRIBUTE = "):
             attributes = expect(dict, parse_json(line.partition("=")[2], place), place, "ATTRIBUTE")
         elif line and not line.startswith("#"):
-            ((_, fields),) = rows(line, place)
-            click = _row(dict(zip(columns, fields, strict=False)), attributes, place)
-            if click:
-                yield click
+            for _, fields in rows(line, place):
+                click = _row(dict(zip(columns, fields, strict=False)), attributes, place)
+                if click:
+                    yield click
 
 
 def _row(row: Mapping[str, str], attributes: Mapping[str, Any], place: str) -> tuple[str, Click] | None:
