@@ -295,6 +295,7 @@ class TrainingSet(Dataset[Example]):
             gaps += [gap / step for gap in self._gaps(index)]
             total = total + values.sum(1)
             squares = squares + values.square().sum(1)
+            video = video.rescaled(self.model.temporal_length)
             cache_bytes -= video.features.nbytes
             if cache_bytes >= 0:
                 self._cache[index] = video
@@ -316,8 +317,7 @@ class TrainingSet(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         """The example of one video, rescaled if the model wants a fixed length."""
         annotated = self.videos[index]
-        video = self._cache.get(index) or self.folder.features(annotated)
-        video = video.rescaled(self.model.temporal_length)
+        video = self._cache.get(index) or self.folder.features(annotated).rescaled(self.model.temporal_length)
         class_of = {label: i for i, label in enumerate((*self.folder.labels, BACKGROUND))}
         labels = torch.zeros(len(self.folder.labels))
         labels[[class_of[label] for label in annotated.labels]] = 1
@@ -348,7 +348,8 @@ def collate(examples: Sequence[Example]) -> Batch:
     longest = max(lengths)
 
     def padded(tensors: Iterable[Tensor], value: float = 0) -> Tensor:
-        return torch.stack([F.pad(t, (0, longest - t.shape[-1]), value=value) for t in tensors])
+        missing = ((t, longest - t.shape[-1]) for t in tensors)
+        return torch.stack([F.pad(t, (0, count), value=value) if count else t for t, count in missing])
 
     taught = [example.taught for example in examples if example.taught is not None]
     return Batch(

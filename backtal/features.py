@@ -120,13 +120,17 @@ class TimeAxis:
         """Second at which the (possibly fractional) snippet position lies."""
         return min(max(self.start + index * self.step, 0.0), self.duration)
 
+    def all_seconds(self, index: np.ndarray) -> np.ndarray:
+        """`seconds` of every position in an array of any shape."""
+        return np.clip(self.start + index * self.step, 0.0, self.duration)
+
     def index(self, seconds: float) -> int:
         """The snippet that stands for this second; the nearest one outside the covered range."""
         return min(max(int((seconds - self.start) // self.step), 0), self.length - 1)
 
     def middles(self) -> np.ndarray:
         """The second in the middle of each snippet, ``[T]``."""
-        return np.array([self.seconds(index + 0.5) for index in range(self.length)])
+        return self.all_seconds(np.arange(self.length) + 0.5)
 
     def rescaled(self, length: int) -> "TimeAxis":
         """The same stretch of time in another number of snippets."""

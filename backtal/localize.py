@@ -80,7 +80,7 @@ def localize_arrays(
         if not len(runs):
             continue
         run_scores = run_scores + config.gamma * probabilities[class_index]
-        intervals = np.array([[fine.seconds(p), fine.seconds(q)] for p, q in runs])
+        intervals = fine.all_seconds(runs)
         intervals += (intervals[:, 1:] - intervals[:, :1]) * [config.shrink, -config.shrink]
         if config.whole_video_score is not None:
             intervals = np.vstack([intervals, [0.0, axis.duration]])
