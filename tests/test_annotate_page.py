@@ -362,6 +362,81 @@ def test_a_folder_that_cannot_be_written(data, serve, visit):
     assert on_disk(data) == {"a": [2.0]}
 
 
+def held(page, pattern, method="GET"):
+    """From now on such requests wait in the list that this returns."""
+    waiting = []
+    page.route(pattern, lambda route: waiting.append(route) if route.request.method == method else route.continue_())
+    return waiting
+
+
+def ticked(data):
+    return {name: video.labels for name, video in DatasetFolder(data).annotations.videos.items()}
+
+
+def done(data, annotator="me"):
+    videos = json.loads((data / "progress" / f"{annotator}.json").read_text())["videos"]
+    return sorted(name for name, entry in videos.items() if entry.get("done"))
+
+
+def test_keys_pressed_while_the_next_video_is_on_its_way_go_to_no_video(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")))
+    page.click("#f4")
+    waiting = held(page, "**/api/videos/b?*")
+    for key in ("d", "1", "Enter", "d", "Enter", "Space"):
+        page.keyboard.press(key)
+    page.click("#finish")
+    assert page.is_hidden("#labels")
+    assert marked(page) == [4]
+    until(page, "document.getElementById('total').textContent.startsWith('1 of 3')")
+    saved(page)
+    waiting[0].continue_()
+    named(page, "b")
+    assert marked(page) == []
+    page.keyboard.press("d")
+    assert page.locator("#choices input:checked").count() == 0
+    page.keyboard.press("Escape")
+    assert (ticked(data), done(data), on_disk(data)) == ({"a": {"jump"}}, ["a"], {"a": [2.0]})
+
+
+def test_of_two_videos_asked_for_the_last_one_comes(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")))
+    waiting = held(page, "**/api/videos/b?*")
+    page.click("button[data-video=b]")
+    page.click("button[data-video=c]")
+    named(page, "c")
+    with page.expect_response("**/api/videos/b?*"):
+        waiting[0].continue_()
+    page.click("#f2")
+    saved(page)
+    assert page.inner_text("#name") == "c"
+    assert on_disk(data) == {"c": [1.0]}
+
+
+def test_a_label_ticked_elsewhere_while_the_dialog_is_open_stays(data, serve, visit):
+    served = serve(data, "--labels", str(data / "labels.txt"))
+    first = visit(served)
+    second = visit(served, first.context)
+    first.click("#finish")
+    second.click("#finish")
+    second.check("input[value=run]")
+    second.keyboard.press("Escape")
+    until(first, "document.getElementById('counts').textContent.includes('run')")
+    first.check("input[value=jump]")
+    first.keyboard.press("Escape")
+    until(first, "document.getElementById('counts').textContent.includes('jump')")
+    saved(first)
+    assert ticked(data) == {"a": {"jump", "run"}}
+    first.click("#finish")
+    first.keyboard.type("jum")
+    first.keyboard.press("Enter")  # ticks it, which it is already
+    assert first.is_checked("input[value=jump]")
+    first.uncheck("input[value=jump]")
+    first.keyboard.press("Escape")
+    until(first, "!document.getElementById('counts').textContent.includes('jump')")
+    saved(first)
+    assert ticked(data) == {"a": {"run"}}
+
+
 def test_names_are_text_and_never_markup(tmp_path, serve, visit):
     data = make_videos(tmp_path / "data", {f"{EVIL}.mp4": 5, "50% #1?&+é.mp4": 5})
     (data / "labels.txt").write_text(f"{EVIL}\n")

@@ -23,6 +23,9 @@ const state = {
   annotation: null,
   advice: null,
   action: null, // the label that clicks give, null for background
+  turn: 0, // counts what was asked to be opened: only the last of it comes on the page
+  opening: false, // until it does, the video still on the page takes no click and no labels
+  asked: null, // whose labels the dialog asks for, and those that were ticked when it opened
 };
 const annotations = new Map();
 
@@ -91,13 +94,19 @@ async function annotationOf(video) {
 
 async function open(video, second = 0) {
   film.pause();
+  state.turn += 1;
+  const { turn } = state;
+  state.opening = true;
   let opened;
   try {
     opened = await annotationOf(video);
   } catch (failure) {
+    if (turn === state.turn) state.opening = false;
     notice(`${video}: ${failure.message}`, "bad");
     return;
   }
+  if (turn !== state.turn) return;
+  state.opening = false;
   state.info = opened.info;
   state.annotation = opened.annotation;
   state.advice = null;
@@ -148,6 +157,7 @@ function show() {
 }
 
 function toggle(frame) {
+  if (state.opening) return;
   const here = framesOf(state.annotation).get(frame) || [];
   const second = frame / state.info.rate;
   if (here.length) {
@@ -322,8 +332,10 @@ function showList(open) {
 // ---- labels
 
 function askForLabels() {
+  if (state.opening) return;
   film.pause();
   const { annotation, info } = state;
+  state.asked = { annotation, info, ticked: new Set(annotation.labels) };
   $("choices").replaceChildren(...state.all.labels.map((label, index) => {
     const given = info.given.includes(label);
     const box = make("input", { type: "checkbox", value: label, checked: given || annotation.labels.has(label), disabled: given });
@@ -339,14 +351,22 @@ function askForLabels() {
   $("filter").focus();
 }
 
-const chosen = () => [...$("choices").querySelectorAll("input:checked:not(:disabled)")].map((box) => box.value);
+// The labels of the video as they are by now, with what was ticked and unticked in the dialog.
+function chosen() {
+  const { annotation, ticked } = state.asked;
+  const labels = new Set(annotation.labels);
+  for (const box of $("choices").querySelectorAll("input:not(:disabled)")) {
+    if (box.checked && !ticked.has(box.value)) labels.add(box.value);
+    if (!box.checked && ticked.has(box.value)) labels.delete(box.value);
+  }
+  return labels;
+}
 
 function warn() {
+  const { annotation, info } = state.asked;
   const warnings = [];
-  if (!$("choices").querySelector("input:checked")) {
-    warnings.push("No label is ticked: the video will not be used for training.");
-  }
-  if (!state.annotation.marks.length) warnings.push("No frame was clicked.");
+  if (!info.given.length && !chosen().size) warnings.push("No label is ticked: the video will not be used for training.");
+  if (!annotation.marks.length) warnings.push("No frame was clicked.");
   $("warning").textContent = warnings.join(" ");
 }
 
@@ -363,19 +383,21 @@ $("filter").addEventListener("keydown", (event) => {
     $("choices").children[event.key - 1]?.querySelector("input").click();
   } else if (event.key === "Enter" && words) {
     event.preventDefault();
-    [...$("choices").children].find((line) => !line.hidden)?.querySelector("input").click();
+    const box = [...$("choices").children].find((line) => !line.hidden)?.querySelector("input");
+    if (box) box.checked = true;
     $("filter").value = "";
     find();
+    warn();
   }
 });
 $("labels-cancel").addEventListener("click", () => $("labels").close("cancel"));
 $("labels").addEventListener("cancel", () => { $("labels").returnValue = "cancel"; });
 $("labels").addEventListener("close", () => {
   if ($("labels").returnValue === "done") {
-    state.annotation.change({ labels: chosen(), done: true });
+    state.asked.annotation.change({ labels: chosen(), done: true });
     nextUnfinished();
   } else {
-    state.annotation.change({ labels: chosen() });
+    state.asked.annotation.change({ labels: chosen() });
   }
   $("labels").returnValue = "";
   strip.root.focus({ preventScroll: true });
