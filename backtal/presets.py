@@ -136,7 +136,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-_DATASET, _OURS = "the dataset; training fills it in", "ours: in neither the paper nor the released system"
+_DATASET = "the dataset; training fills it in"
 _RELEASED_CODE = "released system; the paper does not say"
 _PAPER_SOURCES: Mapping[str, str] = {
     "model.feature_dim": "paper 4.1: I3D, RGB and flow of 1024 channels each",
@@ -156,6 +156,8 @@ _PAPER_SOURCES: Mapping[str, str] = {
     "model.temporal_length": "paper 4.1",
     "model.feature_spec": _DATASET,
     "loss.frame": "paper eq. 4",
+    "loss.frame_on": "paper eq. 3 and Table 8: the CAS",
+    "loss.mined_background": "paper Table 13: off",
     "loss.separation": "paper 4.1 and Table 12: lambda = 1",
     "loss.affinity": "paper 4.1 and Table 12: beta = 0.8",
     "loss.norm": _RELEASED_CODE,
@@ -186,7 +188,14 @@ _PAPER_SOURCES: Mapping[str, str] = {
     "localization.min_score": "ours: off, as in the released system",
     "localization.nms_length_offset": "ours: none; the released system adds 1 second",
     "protocol": "paper 4.1",
-}
+} | dict.fromkeys(
+    (
+        *("loss.between", "loss.between_ratio", "loss.between_miss", "loss.teacher", "localization.smoothing"),
+        *("training.min_epoch_steps", "training.kernel_per_gap", "training.stages", "training.allow_unclicked"),
+        *("training.seed", "training.checkpoint_every", "training.precision", "training.compile"),
+    ),
+    "ours: in neither the paper nor the released system",
+)
 _RELEASED_SOURCES = _PAPER_SOURCES | dict.fromkeys(
     (
         *("model.embedding_hidden_dim", "model.layout", "model.topk_ratio", "model.input_dropout", "model.standardize"),
@@ -198,7 +207,7 @@ _RELEASED_SOURCES = _PAPER_SOURCES | dict.fromkeys(
     "released system",
 )
 _RELEASED_SOURCES |= {"loss.separation": "released system: its weight, halved (its term is half of eq. 8)"}
-_ELSEWHERE = {"localization.class_threshold": "released system; the paper (4.1) gives only 0.25, for THUMOS14"}
+_ELSEWHERE = {"localization.class_threshold": "released system; the paper (4.1) has 0.25 and names no dataset"}
 _LIKE_THUMOS14 = "ours: as thumos14; the paper gives no settings for BEOID"
 
 _COMPACT_SOURCES = dict.fromkeys(_PAPER_SOURCES, "ours: for small models and any features (docs/explain/accuracy.md)")
@@ -232,7 +241,7 @@ def sources(name: str) -> list[tuple[str, Any, str]]:
     parts = {part: getattr(chosen, part) for part in ("model", "loss", "training", "localization")}
     values = {f"{part}.{f.name}": getattr(config, f.name) for part, config in parts.items() for f in fields(config)}
     values["protocol"] = chosen.protocol
-    return [(field, value, SOURCES[name].get(field, _OURS)) for field, value in values.items()]
+    return [(field, value, SOURCES[name][field]) for field, value in values.items()]
 
 
 def recipe(name: str) -> Recipe:
