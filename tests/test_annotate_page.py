@@ -350,6 +350,81 @@ def test_an_answer_that_is_lost_and_a_change_taken_back_meanwhile(data, serve, v
     assert marked(page) == [4]
 
 
+def test_a_change_taken_back_after_two_answers_were_lost(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")), away=True)
+    puts = []
+
+    def lose(route):
+        if route.request.method != "PUT":
+            route.continue_()
+            return
+        puts.append(route.request.post_data_json["marks"])
+        if len(puts) == 1:
+            route.fetch()  # arrives, and only the answer is lost; later ones do not arrive
+        route.abort()
+
+    page.route("**/api/videos/a?*", lose)
+    page.click("#f8")
+    page.get_by_text("the server does not answer").wait_for()
+    page.click("#undo")
+    while len(puts) < 2:
+        page.wait_for_timeout(100)
+    assert puts[-1] == []
+    page.unroute("**/api/videos/a?*")
+    saved(page)
+    assert on_disk(data) in ({}, {"a": []})
+    assert marked(page) == []
+
+
+def test_an_answer_that_breaks_off_counts_as_none(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")))
+    puts = []
+
+    def cut(route):
+        if route.request.method == "PUT" and not puts:
+            puts.append(route.fetch())
+            route.fulfill(status=200, content_type="application/json", body='{"marks": [')
+        else:
+            route.continue_()
+
+    page.route("**/api/videos/a?*", cut)
+    page.click("#f8")
+    page.get_by_text("the server's answer broke off").wait_for()
+    page.click("#f12")
+    saved(page)
+    assert on_disk(data) == {"a": [4.0, 6.0]}
+
+
+def test_a_change_that_was_half_written_is_taken_back_wholly(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")), away=True)
+
+    def halve(route):
+        if route.request.method == "PUT":
+            # The labels are written, then the disk is full.
+            route.fetch(post_data=json.dumps({**route.request.post_data_json, "done": False}))
+            route.fulfill(status=507, content_type="application/json", body='{"error": "No space left on device"}')
+        else:
+            route.continue_()
+
+    page.click("#f4")
+    saved(page)
+    page.route("**/api/videos/a?*", halve)
+    page.click("#finish")
+    page.check("input[value=jump]")
+    page.click("#labels button[type=submit]")
+    page.get_by_text("No space left on device").wait_for()
+    named(page, "b")
+    page.keyboard.press(",")
+    named(page, "a")
+    assert ticked(data) == {"a": {"jump"}}
+    page.click("#undo")
+    assert page.inner_text("#saved") != "all saved"
+    page.unroute("**/api/videos/a?*")
+    saved(page)
+    assert ticked(data) == {"a": set()}
+    assert "no label ticked" in page.inner_text("#counts")
+
+
 def test_a_folder_that_cannot_be_written(data, serve, visit):
     served = serve(data, "--labels", str(data / "labels.txt"))
     page = visit(served, away=True)

@@ -576,7 +576,7 @@ async function recover() {
   for (const [key, entry] of leftBehind(state.all.id, state.all.annotator)) {
     try {
       const { annotation } = await annotationOf(entry.video);
-      const count = annotation.absorb(entry.base, entry.now);
+      const count = annotation.absorb(entry);
       localStorage.removeItem(key);
       if (count) notice(`${entry.video}: ${plural(count, "change")} had not been saved; this was made up for.`, "good");
     } catch (failure) {

@@ -7,14 +7,17 @@ const markOf = (key) => { const [time, label] = JSON.parse(key); return { time, 
 
 export const TAB = crypto.randomUUID();
 
+// Status and content of an answer. One that breaks off counts as none: status 0.
 export async function ask(path, options = {}) {
   const response = await fetch(path, {
     ...options,
     headers: options.body ? { "content-type": "application/json" } : {},
   });
-  let content = {};
-  try { content = await response.json(); } catch { /* an answer without a body */ }
-  return { status: response.status, content };
+  try {
+    return { status: response.status, content: await response.json() };
+  } catch {
+    return { status: 0, content: { error: "the server's answer broke off" } };
+  }
 }
 
 function parse(content) {
@@ -66,6 +69,23 @@ function apply(state, diff) {
   return next;
 }
 
+// The part of a difference that may come from what was sent without an answer: it may have arrived, whole or in part.
+function ours(diff, sent) {
+  return {
+    add: diff.add.filter((key) => sent.some((state) => state.marks.has(key))),
+    remove: diff.remove.filter((key) => sent.some((state) => !state.marks.has(key))),
+    tick: diff.tick.filter((label) => sent.some((state) => state.labels.has(label))),
+    untick: diff.untick.filter((label) => sent.some((state) => !state.labels.has(label))),
+    ...(sent.some((state) => state.done === diff.done) ? { done: diff.done } : {}),
+  };
+}
+
+// What was changed by somebody on the way from `base` to `wanted`, to be put on top of `theirs`.
+function rebased(base, sent, wanted, theirs) {
+  const origin = apply(base, ours(difference(base, theirs), sent));
+  return { diff: difference(origin, wanted), elsewhere: size(difference(origin, theirs)) > 0 };
+}
+
 export class Annotation {
   // One video as one annotator sees it. `told` is called after every change with what it was about.
   constructor(dataset, annotator, content, told) {
@@ -78,7 +98,7 @@ export class Annotation {
     this.history = [];
     this.told = told;
     this.sending = false;
-    this.flying = null;
+    this.sent = []; // on its way, or without an answer: nobody knows whether it arrived
     this.trouble = "";
   }
 
@@ -87,7 +107,9 @@ export class Annotation {
   get done() { return this.now.done; }
 
   // Changes that the server does not have, or has been sent although they were taken back since.
-  get unsaved() { return size(difference(this.base, this.now)) || size(difference(this.flying ?? this.now, this.now)); }
+  get unsaved() {
+    return size(difference(this.base, this.now)) || Math.max(0, ...this.sent.map((state) => size(difference(state, this.now))));
+  }
 
   change({ add = [], remove = [], labels = this.now.labels, done = this.now.done }) {
     const wanted = { ...this.now, marks: new Set(this.now.marks), labels: new Set(labels), done };
@@ -112,9 +134,9 @@ export class Annotation {
     return touched.length ? touched[0].time : null;
   }
 
-  // Changes that another visit of the page did not get through, made on `before`.
-  absorb(before, wanted) {
-    const diff = difference(parse(before), parse(wanted));
+  // Changes that another visit of the page did not get through.
+  absorb({ base, sent = [], now }) {
+    const { diff } = rebased(parse(base), sent.map(parse), parse(now), this.now);
     this.#become(apply(this.now, diff));
     return size(diff);
   }
@@ -141,8 +163,8 @@ export class Annotation {
     const key = `${this.prefix}${TAB}:${this.video}`;
     try {
       if (this.unsaved) {
-        const base = size(difference(this.base, this.now)) ? this.base : this.flying;
-        localStorage.setItem(key, JSON.stringify({ video: this.video, base: plain(base), now: plain(this.now) }));
+        const entry = { video: this.video, base: plain(this.base), sent: this.sent.map(plain), now: plain(this.now) };
+        localStorage.setItem(key, JSON.stringify(entry));
       } else {
         localStorage.removeItem(key);
       }
@@ -154,44 +176,50 @@ export class Annotation {
   async send() {
     if (this.sending) return;
     this.sending = true;
-    let doubt = null; // what was sent without an answer: nobody knows whether it arrived
-    while (this.unsaved) {
-      this.flying = this.now;
-      let answer;
-      try {
-        answer = await ask(`/api/videos/${encodeURIComponent(this.video)}?annotator=${encodeURIComponent(this.annotator)}`, {
-          method: "PUT",
-          body: JSON.stringify({ ...plain(this.flying), base: this.base.revision }),
-        });
-      } catch {
-        answer = { status: 0, content: { error: "the server does not answer: was it stopped? Start `backtal annotate` again" } };
-      }
-      const arrived = answer.status === 409 && doubt && !size(difference(doubt, parse(answer.content)));
-      if (answer.status) this.flying = null;
-      doubt = answer.status ? null : this.flying;
-      if (answer.status === 200) {
-        this.base = parse(answer.content);
-        this.now = { ...this.now, revision: this.base.revision };
-        this.trouble = "";
-        this.#keep();
-        this.told("saved");
-      } else if (arrived) {
-        this.base = parse(answer.content);
-        this.now = { ...this.now, revision: this.base.revision };
-      } else if (answer.status === 409) {
-        const theirs = parse(answer.content);
-        this.now = { ...apply(theirs, difference(this.base, this.now)), revision: theirs.revision };
-        this.base = theirs;
-        this.#keep();
-        this.told("merged");
-      } else {
-        this.trouble = answer.content.error || `the server answers ${answer.status}`;
-        this.told("trouble");
-        await new Promise((wake) => setTimeout(wake, RETRY));
-      }
+    try {
+      while (this.unsaved) await this.#sendOnce();
+      this.#keep();
+    } finally {
+      this.sending = false;
     }
-    this.#keep();
-    this.sending = false;
+  }
+
+  async #sendOnce() {
+    const anew = this.sent.at(-1) !== this.now;
+    if (anew) this.sent.push(this.now);
+    let answer;
+    try {
+      answer = await ask(`/api/videos/${encodeURIComponent(this.video)}?annotator=${encodeURIComponent(this.annotator)}`, {
+        method: "PUT",
+        body: JSON.stringify({ ...plain(this.now), base: this.base.revision }),
+      });
+    } catch {
+      answer = { status: 0, content: { error: "the server does not answer: was it stopped? Start `backtal annotate` again" } };
+    }
+    const { status, content } = answer;
+    // Refused: nothing was written. After an error of the disk half of it may have been.
+    if (anew && status >= 400 && status < 500) this.sent.pop();
+    if (status === 200) {
+      this.base = parse(content);
+      this.now = { ...this.now, revision: this.base.revision };
+      this.sent = [];
+      this.trouble = "";
+      this.#keep();
+      this.told("saved");
+    } else if (status === 409) {
+      const theirs = parse(content);
+      const { diff, elsewhere } = rebased(this.base, this.sent, this.now, theirs);
+      this.now = { ...apply(theirs, diff), revision: theirs.revision };
+      this.base = theirs;
+      this.sent = [];
+      this.trouble = "";
+      this.#keep();
+      this.told(elsewhere ? "merged" : "changed");
+    } else {
+      this.trouble = content.error || `the server answers ${status}`;
+      this.told("trouble");
+      await new Promise((wake) => setTimeout(wake, RETRY));
+    }
   }
 }
 
