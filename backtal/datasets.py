@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import statistics
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -141,8 +142,22 @@ class DatasetFolder(VideoDataset):
 
     def features(self, video: Video) -> VideoFeatures:
         """Read the features of a video; the annotations give its duration."""
-        path = self.root / "features" / f"{video.video_id}.npz"
-        return read_features(path, duration=video.duration, num_frames=video.num_frames)
+        return read_features(self._path(video), duration=video.duration, num_frames=video.num_frames)
+
+    def checksums(self, video: Video) -> list[tuple[str, int]]:
+        """Name and CRC-32 of each array in a video's feature file, which stand there: no feature is read.
+
+        Raises:
+            DataError: if the file is missing or damaged.
+        """
+        try:
+            with zipfile.ZipFile(self._path(video)) as file:
+                return [(array.filename, array.CRC) for array in file.infolist()]
+        except (OSError, ValueError, zipfile.BadZipFile) as failure:
+            raise DataError(f"{self._path(video)}: cannot be read: {failure}") from None
+
+    def _path(self, video: Video) -> Path:
+        return self.root / "features" / f"{video.video_id}.npz"
 
     def click_paths(self) -> list[Path]:
         """The files in ``clicks/``."""

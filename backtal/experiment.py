@@ -4,7 +4,7 @@ import hashlib
 import multiprocessing
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -72,29 +72,48 @@ def measure(protocol: Protocol, run: Run, out: str | Path, *, threads: int | Non
         threads: of PyTorch in this process; None leaves them.
 
     Returns:
-        What `DetectionReport.to_dict` gives, with ``training_seconds``.
+        What `DetectionReport.to_dict` gives, with ``training_seconds``, and ``data``, a digest of what it was measured
+        on.
+
+    Raises:
+        ConfigError: if the result that is there is of other data, subsets or thresholds.
     """
     folder, result = Path(out) / run.name(), Path(out) / run.name() / "result.json"
+    dataset = DatasetFolder(protocol.data)
+    tracks, videos = _clicks(dataset, run), dataset.annotations.subset(protocol.test)
+    data = _fingerprint(protocol, dataset, tracks)
     if result.exists():
-        return read_json(result)
+        found = read_json(result)
+        if found.get("data") != data:
+            recorded = "was measured on other data, subsets or thresholds" if "data" in found else "names no data"
+            raise ConfigError(f"{result}: {recorded}; choose another --out")
+        return found
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    dataset = DatasetFolder(protocol.data)
-    training_set = TrainingSet(
-        dataset, protocol.training, _clicks(dataset, run), run.recipe.model, allow_unclicked=True
-    )
+    training_set = TrainingSet(dataset, protocol.training, tracks, run.recipe.model, allow_unclicked=True)
     began = time.monotonic()
     fit(training_set, run.recipe, folder, resume=True)
     seconds = time.monotonic() - began
     model = BackTALModel.from_pretrained(folder)
-    videos = dataset.annotations.subset(protocol.test)
     found = [model.localize(dataset.features(video)) for video in videos]
     report = evaluate(found, [v.ground_truth for v in videos], protocol.tiou, f1_score=protocol.f1_score)
     values = report.to_dict() | {"training_seconds": seconds, "clicks": run.background, "action_clicks": run.action}
+    values["data"] = data
     write_json(result, values)
     return values
+
+
+def _fingerprint(protocol: Protocol, dataset: DatasetFolder, tracks: Mapping[str, ClickTrack] | None) -> str:
+    """A digest of all that a run reads beside its settings; of the features their checksums."""
+    digest = hashlib.sha256(repr((dataset.labels, tuple(protocol.tiou), protocol.f1_score)).encode())
+    for video in dataset.annotations.subset(protocol.training):
+        weak = video.video_id, video.duration, sorted(video.labels), (tracks or {}).get(video.video_id)
+        digest.update(repr((weak, dataset.checksums(video))).encode())
+    for video in dataset.annotations.subset(protocol.test):
+        digest.update(repr((video.num_frames, video.ground_truth, dataset.checksums(video))).encode())
+    return digest.hexdigest()
 
 
 def _clicks(dataset: DatasetFolder, run: Run) -> dict[str, ClickTrack] | None:
@@ -117,14 +136,14 @@ def measure_all(protocol: Protocol, runs: Sequence[Run], out: str | Path, *, job
     different = {run.name(): run for run in runs}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = [pool.submit(measure, protocol, run, out, threads=1) for run in different.values()]
+        waiting = {name: pool.submit(measure, protocol, run, out, threads=1) for name, run in different.items()}
         try:
-            for done in progress(as_completed(waiting), total=len(waiting), desc="measuring", unit="run"):
+            for done in progress(as_completed(waiting.values()), total=len(waiting), desc="measuring", unit="run"):
                 done.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return [measure(protocol, run, out) for run in runs]
+    return [waiting[run.name()].result() for run in runs]
 
 
 @dataclass(frozen=True)

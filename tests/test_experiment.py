@@ -1,5 +1,7 @@
 import json
+import shutil
 
+import numpy as np
 import pytest
 from conftest import TINY
 
@@ -36,6 +38,52 @@ def test_runs_are_shared_resumed_and_in_order(folder, tmp_path):
     stamps = {path: (path / "result.json").stat().st_mtime_ns for path in folders}
     assert measure_all(Protocol(folder), runs, out, jobs=1) == first
     assert stamps == {path: (path / "result.json").stat().st_mtime_ns for path in folders}
+
+
+def drop_a_click(root):
+    for path in (root / "clicks").iterdir():
+        path.write_text("".join(path.read_text(encoding="utf-8-sig").splitlines(keepends=True)[:-1]))
+
+
+def move_an_action_of_the_test(root):
+    path = root / "annotations.json"
+    content = json.loads(path.read_text())
+    content["database"]["v7"]["annotations"][0]["segment"] = [0, 1]
+    path.write_text(json.dumps(content))
+
+
+def double_features(root):
+    path = root / "features" / "v6.npz"
+    np.savez(path, features=2 * np.load(path)["features"])
+
+
+@pytest.mark.parametrize("change", [drop_a_click, move_an_action_of_the_test, double_features])
+def test_a_result_of_other_data_is_refused(folder, tmp_path, change):
+    chosen, out = Run(BASE, "A1.txt"), tmp_path / "runs"
+    first = measure(Protocol(folder), chosen, out)
+    other = shutil.copytree(folder, tmp_path / "other")
+    assert measure(Protocol(other), chosen, out) == first
+    change(other)
+    with pytest.raises(ConfigError, match=r"result\.json: was measured on other data, .*choose another --out"):
+        measure(Protocol(other), chosen, out)
+
+
+def test_a_result_of_another_protocol_or_of_unknown_data_is_refused(folder, tmp_path):
+    chosen = Run(BASE, "A1.txt")
+    measure(Protocol(folder), chosen, tmp_path)
+    for protocol in (
+        Protocol(folder, "test", "training"),
+        Protocol(folder, tiou=(0.5,)),
+        Protocol(folder, f1_score=0.1),
+    ):
+        with pytest.raises(ConfigError, match="other data, subsets or thresholds"):
+            measure(protocol, chosen, tmp_path)
+    (path,) = tmp_path.glob("*/result.json")
+    content = json.loads(path.read_text())
+    del content["data"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"result\.json: names no data; choose another --out"):
+        measure(Protocol(folder), chosen, tmp_path)
 
 
 def test_what_a_run_sees(folder, tmp_path):
