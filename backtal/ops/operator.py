@@ -1,7 +1,7 @@
 """The per-tap form as one PyTorch operator, ``torch.ops.backtal.affinity_conv1d``.
 
-`torch.compile` sees one node, not loops over taps or kernels that it cannot read; `torch.export` is given plain operators,
-which any runtime has.
+`torch.compile` sees one node, not loops over taps or kernels that it cannot read; `torch.export` is given plain
+operators, which any runtime has.
 """
 
 import importlib
