@@ -306,6 +306,8 @@ class _Run:
             self.model.save_pretrained(self.out)
             (self.out / STATE_FILE).unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
+        # Where accelerate was told of mixed precision, it had wrapped `forward`.
+        self.accelerator.unwrap_model(self.parallel, keep_fp32_wrapper=False)
         return self.model.eval()
 
 

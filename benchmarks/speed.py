@@ -159,7 +159,7 @@ def training():
 
 
 def video():
-    """Features to segments of one video (T = 750, 6000 frames) with 2 or all 20 classes likely enough to be looked for."""
+    """Features to segments of one video (T = 750, 6000 frames) with 2 or all 20 classes likely enough."""
     model, _, x, _, _ = thumos14_sized()
     model.eval()
     half = copy.deepcopy(model).bfloat16()

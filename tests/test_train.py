@@ -375,3 +375,12 @@ def test_unclicked_and_unlabelled_videos_are_refused_unless_allowed(folder):
     with pytest.raises(DataError, match=r"1 training video\(s\) without any click: v3; .*allow_unclicked=true"):
         TrainingSet(data, "training", tracks, RECIPE.model)
     assert len(TrainingSet(data, "training", tracks, RECIPE.model, allow_unclicked=True)) == 6
+
+
+def test_what_accelerate_wraps_comes_back_as_it_was(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    model = run(folder, tmp_path / "run")
+    assert "forward" not in vars(model)
+    x = torch.randn(1, model.config.feature_dim, 20)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x).cas, BackTALModel.from_pretrained(tmp_path / "run")(x).cas)
