@@ -87,11 +87,16 @@ class Localization:
 
 
 def write_predictions(path: str | Path, localizations: Iterable[Localization]) -> None:
-    """Write segments in ActivityNet's detection form, ``{"version", "results": {video: [...]}}``."""
-    results = {
-        found.video_id: [{"label": s.label, "segment": [s.start, s.end], "score": s.score} for s in found]
-        for found in localizations
-    }
+    """Write segments in ActivityNet's detection form, ``{"version", "results": {video: [...]}}``.
+
+    Raises:
+        DataError: if a video comes twice.
+    """
+    results = {}
+    for found in localizations:
+        if found.video_id in results:
+            raise DataError(f"{path}: two results of video {found.video_id}; a predictions file holds one")
+        results[found.video_id] = [{"label": s.label, "segment": [s.start, s.end], "score": s.score} for s in found]
     write_json(path, {"version": "backtal", "results": results, "external_data": {}})
 
 

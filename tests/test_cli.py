@@ -59,6 +59,29 @@ def test_feature_files_and_settings(trained, tmp_path):
     assert "only localization settings" in refused.stderr
 
 
+def test_localize_refuses_two_videos_of_one_name_and_a_folder_as_out(trained, tmp_path):
+    source = trained / "data" / "features" / "v6.npz"
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(source, tmp_path / "other")
+    arguments = ["--model", trained / "run", "--out", tmp_path / "p.json"]
+    for first in (source, trained / "data"):
+        done = backtal("localize", first, other, *arguments)
+        assert done.exit_code == 2
+        assert f"{first} and {other} both hold video v6" in done.stderr
+    done = backtal("localize", other, "--model", trained / "nowhere", "--out", tmp_path)
+    assert done.exit_code == 2
+    assert f"{tmp_path}: is a folder; --out names the predictions file" in done.stderr
+
+
+def test_localize_skips_damaged_features_of_a_dataset(trained, tmp_path):
+    data = shutil.copytree(trained / "data", tmp_path / "data")
+    (data / "features" / "v6.npz").write_bytes(b"damaged")
+    done = backtal("localize", data, "--model", trained / "run", "--out", tmp_path / "p.json")
+    assert done.exit_code == 2
+    assert "v6.npz: not a readable .npz file" in done.stderr
+    assert set(json.loads((tmp_path / "p.json").read_text())["results"]) == {"v7"}
+
+
 def test_localize_in_bfloat16(trained, tmp_path):
     def scores(*options):
         done = backtal("localize", trained / "data", "--model", trained / "run", "--out", tmp_path / "p.json", *options)

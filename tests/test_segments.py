@@ -97,6 +97,13 @@ def test_predictions_survive_a_round_trip(tmp_path):
     assert back[0].segments == found[0].segments
 
 
+def test_two_results_of_one_video_are_refused(tmp_path):
+    found = [Localization("v", 9.0, (Segment(1, 2, "a"),)), Localization("v", 9.0, ())]
+    with pytest.raises(DataError, match=r"p\.json: two results of video v"):
+        write_predictions(tmp_path / "p.json", found)
+    assert not (tmp_path / "p.json").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

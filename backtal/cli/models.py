@@ -113,8 +113,8 @@ def localize(
 ) -> None:
     """Find the actions in datasets, feature files or videos.
 
-    INPUTS are dataset folders, feature files (.npz), videos or folders of videos. A file that cannot be read is
-    reported and skipped, and the exit code is 2 then.
+    INPUTS are dataset folders, feature files (.npz), videos or folders of videos; no two videos of one name. A file
+    that cannot be read is reported and skipped, and the exit code is 2 then.
 
     \b
     Examples:
@@ -130,7 +130,13 @@ def localize(
     from backtal.segments import write_predictions
     from backtal.video import is_video
 
-    videos = [video for path in inputs for video in _videos(path, subset)]
+    if out.is_dir():
+        raise DataError(f"{out}: is a folder; --out names the predictions file to write")
+    videos: dict[str, tuple[Path, Callable | None]] = {}
+    for name, path, read in (video for given in inputs for video in _videos(given, subset)):
+        if name in videos:
+            raise DataError(f"{videos[name][0]} and {path} both hold video {name}; localize them one by one")
+        videos[name] = path, read
     models = [BackTALModel.from_pretrained(name) for name in names]
     if bf16:
         models = [model.bfloat16() for model in models]
@@ -140,15 +146,12 @@ def localize(
         raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
     model.localization = changed.localization
     options: dict = {"ignore_spec": ignore_spec}
-    if any(isinstance(video, Path) and is_video(video) for video in videos):
+    if any(read is None and is_video(path) for path, read in videos.values()):
         options |= {"extractor": model.extractor(extractor_name, weights), "keep_damaged": keep_damaged}
     found, failed = [], []
-    for video in progress(videos, desc="localizing", unit="video"):
-        if not isinstance(video, Path):
-            found.append(localize_together(models, video(), **options))
-            continue
+    for path, read in progress(videos.values(), desc="localizing", unit="video"):
         try:
-            found.append(localize_together(models, video, **options))
+            found.append(localize_together(models, read() if read else path, **options))
         except DataError as failure:
             failed.append(failure)
     for failure in failed:
@@ -231,20 +234,24 @@ def tune(
     click.echo(json.dumps(result, indent=1))
 
 
-def _videos(path: Path, subset: str) -> Iterator[Path | Callable]:
-    """What to localize: each video of a dataset folder's subset, the videos of another folder, or one file."""
+def _videos(path: Path, subset: str) -> Iterator[tuple[str, Path, Callable | None]]:
+    """What to localize: each video of a dataset folder's subset, the videos of another folder, or one file.
+
+    Of each its name, the file or dataset folder, and what reads the features from the latter.
+    """
     from backtal.datasets import DatasetFolder
     from backtal.video import is_video
 
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if not path.is_dir():
-        yield path
+        yield path.stem, path, None
     elif not (path / "annotations.json").exists() and any(map(is_video, path.iterdir())):
-        yield from sorted(filter(is_video, path.iterdir()))
+        yield from ((video.stem, video, None) for video in sorted(filter(is_video, path.iterdir())))
     else:
         folder = DatasetFolder(path)
-        yield from ((lambda video=video: folder.features(video)) for video in folder.annotations.subset(subset))
+        for video in folder.annotations.subset(subset):
+            yield video.video_id, path, lambda video=video: folder.features(video)
 
 
 @click.command(cls=Command)
