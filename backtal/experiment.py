@@ -109,7 +109,8 @@ def _fingerprint(protocol: Protocol, dataset: DatasetFolder, tracks: Mapping[str
     """A digest of all that a run reads beside its settings; of the features their checksums."""
     digest = hashlib.sha256(repr((dataset.labels, tuple(protocol.tiou), protocol.f1_score)).encode())
     for video in dataset.annotations.subset(protocol.training):
-        weak = video.video_id, video.duration, sorted(video.labels), (tracks or {}).get(video.video_id)
+        clicks = (tracks or {}).get(video.video_id)
+        weak = video.video_id, video.duration, video.num_frames, sorted(video.labels), clicks
         digest.update(repr((weak, dataset.checksums(video))).encode())
     for video in dataset.annotations.subset(protocol.test):
         digest.update(repr((video.num_frames, video.ground_truth, dataset.checksums(video))).encode())
