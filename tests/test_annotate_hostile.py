@@ -1,11 +1,13 @@
 """A thousand hostile requests to the click page's server, while others annotate through it."""
 
+import asyncio
 import contextlib
 import http.client
 import json
 import random
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,12 @@ from annotate_server import Served, make_videos
 from video_files import moving_bar, times_at, write_video
 
 pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+import uvicorn
+
+from backtal.annotate import connections, guard
+from backtal.annotate.server import listen
 
 SECRET = "the-secret-that-nobody-may-read"
 NUMBER = 1000
@@ -255,6 +263,85 @@ def test_what_is_not_http_and_bodies_without_an_end(served):
     assert answer == b"" or b" 413 " in answer
     assert server.ask("/api/videos")[0] == 200
     assert "Traceback" not in server.stop()
+
+
+def test_connections_that_never_ask_do_not_keep_others_out(served):
+    server, data, _ = served
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("no prlimit on this system")
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (256, 256))
+    good = {"Cookie": server.cookie}
+    with contextlib.ExitStack() as stack:
+        page = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        stack.callback(page.close)
+        for number in range(400):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: a")
+            if number % 50 == 49:
+                page.request("GET", "/film/a", headers=good | {"Range": "bytes=100-199"})
+                answer = page.getresponse()
+                assert (answer.status, answer.read()) == (206, (data / "videos" / "a.mp4").read_bytes()[100:200])
+        assert server.ask("/api/videos")[0] == 200
+    assert server.ask("/api/videos")[0] == 200
+    assert len(server.stop().splitlines()) == 4
+
+
+async def slow(scope, receive, send):
+    """Answers in three parts, longer than there is patience for a head."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
+    for part in range(3):
+        await asyncio.sleep(0.4)
+        await send({"type": "http.response.body", "body": b"x", "more_body": part < 2})
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """The port of a server in this process that waits half a second for a head, and for a body."""
+    monkeypatch.setattr(connections, "PATIENCE", 0.5)
+    monkeypatch.setattr(guard, "PATIENCE", 0.5)
+    with listen(0) as opened:
+        port = opened.getsockname()[1]
+        options = {"lifespan": "off", "log_level": "error", "ws": "none"}
+        app = guard.Guard(slow, port, "token")
+        server = uvicorn.Server(uvicorn.Config(app, http=connections.Connection, **options))
+        thread = threading.Thread(target=server.run, args=([opened],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield port
+        server.should_exit = True
+        thread.join()
+
+
+def test_a_head_that_never_ends_ends_the_connection(impatient):
+    head = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{impatient}\r\nCookie: backtal-{impatient}=token\r\n\r\n".encode()
+    for first in (b"", head, head + head):
+        with socket.create_connection(("127.0.0.1", impatient), timeout=10) as connection:
+            connection.sendall(first)
+            answers = b""
+            while answers.count(b"xxx") < first.count(b"GET"):
+                answers += connection.recv(1000)
+            began = time.monotonic()
+            try:
+                for byte in b"GET / HTTP/1.1" * 100:
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.1)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            assert time.monotonic() - began < 5
+
+
+def test_a_body_that_never_ends_is_refused_and_ends_the_connection(impatient):
+    for origin, status in ((impatient, 408), (1, 403)):
+        head = (
+            f"PUT / HTTP/1.1\r\nHost: 127.0.0.1:{impatient}\r\nCookie: backtal-{impatient}=token\r\n"
+            f"Origin: http://127.0.0.1:{origin}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
+        )
+        with socket.create_connection(("127.0.0.1", impatient), timeout=10) as connection:
+            connection.sendall(head.encode())
+            assert f" {status} ".encode() in b"".join(iter(lambda: connection.recv(1000), b""))
 
 
 def test_the_token_comes_once_and_is_a_cookie_then(served):

@@ -1,5 +1,6 @@
 """Who may talk to the page's server: this machine's browser, from the page itself, with the token."""
 
+import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,6 +14,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 2 << 20
+PATIENCE = 30.0  # seconds until all of a request has come
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -35,7 +37,8 @@ class Guard:
     """ASGI middleware: refuses what does not come from the page, and adds the headers that keep the page to itself.
 
     A request needs this server's name as Host, no other Origin, and the token, which the first address carries and
-    which is a cookie from then on. Writing needs the Origin as well, and is JSON of at most `MOST_BYTES`.
+    which is a cookie from then on. Writing needs the Origin as well, and is JSON of at most `MOST_BYTES`, which come
+    within `PATIENCE`.
 
     Args:
         app: what answers the requests that pass.
@@ -70,7 +73,11 @@ class Guard:
             if (address := self._admit(scope)) is not None:
                 await _respond(guarded, 303, {}, [(b"location", address), (b"set-cookie", self._set_cookie())])
                 return
-            body = await _body(scope, receive)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    body = await _body(scope, receive)
+            except TimeoutError:
+                raise Refused(408, f"a request may take {PATIENCE:g} s") from None
             await self.app(scope, body, guarded)
         except Refused as refused:
             if not began:

@@ -29,6 +29,7 @@ from backtal.errors import BackTALError
 
 PAGE = Path(__file__).parent / "page"
 FIRST_PORT, PORTS = 8765, 20
+BACKLOG = 64  # connections that are taken at once
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -260,6 +261,8 @@ def serve(
     """
     import uvicorn
 
+    from backtal.annotate.connections import Connection
+
     facts = FileFacts(folder)
     store = Store(folder, labels, facts, subset)
     store.states(annotator)
@@ -269,10 +272,11 @@ def serve(
         app = make_app(store, facts, annotator=annotator, port=number, token=token, advisor=advisor)
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
         config.timeout_graceful_shutdown = 2
+        config.http, config.ws, config.backlog = Connection, "none", BACKLOG
         facts.read_all()
         if advisor:
             advisor.start()
-        connection.listen(128)
+        connection.listen(BACKLOG)
         opened(f"http://127.0.0.1:{number}/?token={token}")
         log = logging.getLogger("uvicorn.error")
         log.setLevel(logging.ERROR)
