@@ -1,7 +1,8 @@
 """Reading ``.npy`` and ``.npz`` files of other projects, pickled arrays too, without ever running what they hold."""
 
-import importlib
+import math
 import pickle
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,59 @@ import numpy as np
 
 from backtal.errors import DataError, name_some
 
-_HARMLESS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
+
+class _Kind:
+    """In the place of ``numpy.dtype``, which would believe any flags: the code and the byte order, nothing else."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[biufcSU]\d+|O\d*", code):
+            raise pickle.UnpicklingError(f"it holds an array of type {code!r}, which is no number, text or object")
+        self.dtype = np.dtype(object if code[0] == "O" else code)
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """An array that takes from a pickle only what fits: of raw bytes numpy would make pointers to objects."""
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        *_, sizes, kind, by_column, data = state
+        shape = tuple(int(size) for size in sizes)
+        if isinstance(data, str):  # by Python 2
+            data = data.encode("latin1")
+        objects = kind.dtype.hasobject
+        size = math.prod(shape) * (1 if objects else kind.dtype.itemsize)
+        if objects != isinstance(data, list) or min(shape, default=0) < 0 or len(data) != size:
+            raise pickle.UnpicklingError("it holds an array whose content does not fit its type and shape")
+        super().__setstate__((1, shape, kind.dtype, by_column, data))
+
+
+def _reconstruct(*_: Any) -> np.ndarray:
+    return _Array(0, np.uint8)
+
+
+def _frombuffer(data: bytes, kind: _Kind, shape: tuple[int, ...], order: str) -> np.ndarray:
+    array = _Array(0, np.uint8)
+    array.__setstate__((shape, kind, order == "F", bytes(memoryview(data))))
+    return array
+
+
+def _scalar(kind: _Kind, data: bytes) -> Any:
+    array = _Array(0, np.uint8)
+    array.__setstate__(((), kind, False, data))
+    return array[()]
+
+
+# What pickled arrays ask for, and what they get: never numpy's own types, which can be made to read any memory.
+_GIVEN = {
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _Kind,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+    ("__builtin__", "bytes"): lambda: b"",
 }
 
 
@@ -26,9 +73,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core.", "numpy._core.")
-        if (module, name) not in _HARMLESS:
+        if (module, name) not in _GIVEN:
             raise pickle.UnpicklingError(f"it wants to load {module}.{name}, which is no array")
-        return getattr(importlib.import_module(module), name)
+        return _GIVEN[module, name]
 
 
 def read_npy(path: str | Path) -> np.ndarray:
@@ -59,7 +106,9 @@ def read_array(file: IO[bytes], where: str | Path) -> np.ndarray:
         shape, _, dtype = header(file)
         if dtype.hasobject:
             array = _ArrayUnpickler(file, encoding="latin1").load()
-            return array if isinstance(array, np.ndarray) else np.asarray(array, dtype=object).reshape(shape)
+            if isinstance(array, np.ndarray):
+                return np.asarray(array)
+            return np.asarray(array, dtype=object).reshape(shape)
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
     except pickle.UnpicklingError as failure:

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -450,13 +452,78 @@ def test_a_pickle_that_could_run_code_is_refused(small, monkeypatch, tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
+class Pointers:
+    """Raw bytes as an array of objects, which numpy itself would take for their addresses."""
+
+    def __reduce__(self):
+        return np.ndarray, ((2,), np.dtype("O"), b"A" * 16)
+
+
+class Flags:
+    """A type of objects that says it is none."""
+
+    def __reduce__(self):
+        return np.dtype, ("O", False, True), (3, "|", None, None, None, -1, -1, 0)
+
+
+class HiddenPointers:
+    def __reduce__(self):
+        return *np.zeros(0).__reduce__()[:2], (1, (2,), Flags(), False, b"A" * 16)
+
+
+def pickled(path, content, protocol=4):
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": (len(content),)})
+        file.write(pickle.dumps(content, protocol))
+    return path
+
+
+@pytest.mark.parametrize("payload", [Pointers(), HiddenPointers()])
+def test_a_pickle_cannot_make_objects_of_raw_bytes(payload, tmp_path):
+    # In a process of its own: where the array is made, reading it ends the process.
+    path = pickled(tmp_path / "a.npy", [payload])
+    code = "import sys; from backtal.npy import read_npy; print(read_npy(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"DataError: {path}: " in done.stderr
+
+
+@pytest.mark.parametrize("state", [((2**40,), "O", []), ((-1, -2), "f8", b"A" * 16), ((2,), "V8", b"A" * 16)])
+def test_a_pickle_cannot_claim_more_than_it_holds(state, tmp_path):
+    class Claim:
+        def __reduce__(self):
+            shape, kind, data = state
+            return *np.zeros(0).__reduce__()[:2], (1, shape, np.dtype(kind), False, data)
+
+    with pytest.raises(DataError, match=r"a\.npy: refused: it holds an array "):
+        read_npy(pickled(tmp_path / "a.npy", [Claim()]))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickled_arrays_keep_what_they_hold(protocol, tmp_path):
+    mixed = np.array([[1, "a"], [None, 2.5]], dtype=object, order="F")
+    arrays = [np.arange(6.0).reshape(3, 2).T, np.array(["a", "bb"]), np.array([b"q", b"rr"]), np.zeros((0, 2)), mixed]
+    arrays += [np.array(3.0), np.arange(3, dtype=">i4"), np.array([True]), np.array([], dtype=object)]
+    others = [np.float32(3), np.str_("q"), np.str_(""), np.bytes_(b"z"), b"", b"\xff", None, True, ("a", 1)]
+    content = ragged([*arrays, others])
+    found = read_npy(pickled(tmp_path / "a.npy", content, protocol))
+    assert type(found) is np.ndarray
+    for array, expected in zip(found[:-1], arrays, strict=True):
+        assert (array.shape, array.dtype.kind) == (expected.shape, expected.dtype.kind)
+        assert np.array_equal(array, expected)
+    assert found[-1] == others
+    assert [type(item) for item in found[-1]] == [type(item) for item in others]
+
+
 def test_arrays_pickled_by_python_2_are_read(tmp_path):
-    # What numpy 1 wrote with protocol 2: the old module name and bytes of arrays as latin-1 text.
-    content = pickle.dumps(ragged([np.arange(6.0).reshape(3, 2)]), protocol=2).replace(b"numpy._core", b"numpy.core")
+    # Protocol 2 as Python 2 wrote it: `U` begins a text of bytes, and the content of an array is one.
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x03K\x02\x86"
+    array += b"cnumpy\ndtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    array += b"\x89U\x30" + np.arange(6.0).tobytes() + b"tb"
     with (tmp_path / "a.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": (1,)})
-        file.write(content)
-    assert np.array_equal(read_npy(tmp_path / "a.npy")[0], np.arange(6.0).reshape(3, 2))
+        file.write(b"\x80\x02" + array + b".")
+    assert np.array_equal(read_npy(tmp_path / "a.npy"), np.arange(6.0).reshape(3, 2))
 
 
 def test_layout_names():
