@@ -15,12 +15,12 @@ import numpy as np
 from backtal.clicks import ClickTrack, simulate_action_clicks
 from backtal.config import Recipe
 from backtal.datasets import DatasetFolder, TrainingSet
-from backtal.errors import ConfigError
+from backtal.errors import ConfigError, DataError
 from backtal.evaluate import evaluate
 from backtal.files import progress, read_json, write_json
 from backtal.model import BackTALModel
 from backtal.presets import video_labels_only
-from backtal.train import fit
+from backtal.train import fit, for_dataset
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def measure(protocol: Protocol, run: Run, out: str | Path, *, threads: int | Non
     """
     folder, result = Path(out) / run.name(), Path(out) / run.name() / "result.json"
     dataset = DatasetFolder(protocol.data)
-    tracks, videos = _clicks(dataset, run), dataset.annotations.subset(protocol.test)
+    videos = dataset.annotations.subset(protocol.test)
+    tracks = _clicks(dataset, run)
     data = _fingerprint(protocol, dataset, tracks)
     if result.exists():
         found = read_json(result)
@@ -266,7 +267,8 @@ def ablate(
         protocol: data and metric.
         base: the recipe that the rows change.
         out: folder of all runs; those that are there are not made again.
-        clicks: background click files, one per seed in turn.
+        clicks: background click files, one per seed in turn. Where the recipe derives the kernel size from clicks, it
+            is that of the first file in all rows, but those that set one.
         seeds: of the runs.
         jobs: runs at a time.
 
@@ -274,10 +276,22 @@ def ablate(
         A Markdown table: mean and standard deviation over the seeds, beside the paper's figure.
 
     Raises:
-        ConfigError: if there is no such table.
+        ConfigError: if there is no such table, or 0.5 is not among the thresholds.
+        DataError: if there is no click file, or a subset has no video.
     """
     if table not in TABLES:
         raise ConfigError(f"no table {table!r}; there are {', '.join(TABLES)}")
+    if 0.5 not in protocol.tiou:
+        raise ConfigError("the tables compare at tIoU 0.5, which is not among the thresholds")
+    dataset = DatasetFolder(protocol.data)
+    if not clicks:
+        raise DataError(f"{dataset.root / 'clicks'}: no click file; the tables need background clicks")
+    for subset in (protocol.training, protocol.test):
+        dataset.annotations.subset(subset)
+    if base.training.kernel_per_gap:
+        tracks = dataset.clicks(dataset.click_files(clicks[:1]))
+        clicked = TrainingSet(dataset, protocol.training, tracks, base.model, allow_unclicked=True, cache_bytes=0)
+        base = base.with_settings([f"kernel_size={for_dataset(base, clicked).model.kernel_size}"])
     rows = TABLES[table].rows
     runs = [_run(row, base, clicks[i % len(clicks)], seed) for row in rows for i, seed in enumerate(seeds)]
     results = measure_all(protocol, runs, out, jobs=jobs)

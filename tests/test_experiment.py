@@ -3,23 +3,32 @@ import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import TINY
 
-from backtal import ConfigError
+from backtal import ConfigError, DataError
+from backtal.cli import main
+from backtal.datasets import DatasetFolder, TrainingSet
 from backtal.experiment import TABLES, Protocol, Run, ablate, baseline_run, measure, measure_all
 from backtal.presets import recipe
+from backtal.train import for_dataset
 
 BASE = recipe("compact").with_settings([*TINY, "epochs=1"])
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_every_table_runs(folder, tmp_path, monkeypatch, table):
-    """All rows of every table, in this process to be quick."""
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Runs of tables one after the other, to be quick."""
     import backtal.experiment
 
     monkeypatch.setattr(
         backtal.experiment, "measure_all", lambda protocol, runs, out, jobs: [measure(protocol, r, out) for r in runs]
     )
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_runs(folder, tmp_path, in_this_process, table):
+    """All rows of every table."""
     printed = ablate(table, Protocol(folder), BASE, tmp_path, clicks=["A1.txt"], seeds=[0])
     lines = printed.splitlines()
     assert len(lines) == 4 + len(TABLES[table].rows)
@@ -93,6 +102,48 @@ def test_what_a_run_sees(folder, tmp_path):
     settings = json.loads((tmp_path / baseline_run(BASE, 3).name() / "recipe.json").read_text())
     assert settings["loss"]["frame"] == 0
     assert not settings["model"]["affinity"]
+
+
+def kernels(out):
+    settings = [json.loads(path.read_text()) for path in out.glob("*/recipe.json")]
+    return {s["model"]["kernel_size"] for s in settings}
+
+
+def test_all_rows_have_one_kernel_but_those_that_set_one(folder, tmp_path, in_this_process):
+    base = recipe("compact").with_settings([*TINY, "epochs=1", "kernel_size=3", "training.kernel_per_gap=0.6"])
+    data = DatasetFolder(folder)
+    clicked = TrainingSet(data, "training", data.clicks(data.click_files()), base.model)
+    wanted = for_dataset(base, clicked).model.kernel_size
+    assert wanted not in (3, 9)
+    ablate("6", Protocol(folder), base, tmp_path / "6", clicks=["A1.txt"], seeds=[0])
+    assert kernels(tmp_path / "6") == {wanted}
+    ablate("9", Protocol(folder), base, tmp_path / "9", clicks=["A1.txt"], seeds=[0])
+    assert kernels(tmp_path / "9") == {3, 5, 7, 9}
+
+
+def test_subsets_and_thresholds_of_a_table(folder, tmp_path, in_this_process):
+    path = folder / "annotations.json"
+    path.write_text(path.read_text().replace('"training"', '"val"'))
+    arguments = ["ablate", "layout", "--data", str(folder), "--out", str(tmp_path / "runs"), "--seeds", "1"]
+    arguments += [part for setting in (*TINY, "epochs=1") for part in ("--set", setting)]
+    for options, message in (
+        ([], "no video in subset 'training'; the dataset has test, val"),
+        (["--training-subset", "val", "--subset", "new"], "no video in subset 'new'"),
+        (["--training-subset", "val", "--tiou", "0.1:0.4:0.1"], "tIoU 0.5, which is not among the thresholds"),
+    ):
+        done = CliRunner().invoke(main, [*arguments, *options])
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert message in done.stderr
+        assert not (tmp_path / "runs").exists()
+    done = CliRunner().invoke(main, [*arguments, "--training-subset", "val", "--tiou", "0.3:0.6:0.1"])
+    assert done.exit_code == 0, done.output
+    assert "| mean mAP 0.3:0.6 |" in done.stdout
+
+
+def test_a_dataset_without_clicks(folder, tmp_path):
+    (folder / "clicks" / "A1.txt").unlink()
+    with pytest.raises(DataError, match="clicks: no click file"):
+        ablate("6", Protocol(folder), BASE, tmp_path, clicks=[])
 
 
 def test_unknown_table(tmp_path, folder):

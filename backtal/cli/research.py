@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from backtal.cli.command import Command, read_labels
+from backtal.cli.command import Command, read_labels, thresholds
 
 _RELEASED = "what the authors' released system computes there, as its checkpoints need"
 _USE = {
@@ -100,6 +100,9 @@ def convert(checkpoint: Path, out: Path, recipe_name: str, labels: Path | None) 
 @click.option("--clicks", multiple=True, help="Click file: one per seed in turn.  [default: all of DATA]")
 @click.option("--recipe", "recipe_name", default="compact", show_default=True, help="Recipe that the rows change.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting. Repeatable.")
+@click.option("--training-subset", default="training", show_default=True, help="Subset to train on.")
+@click.option("--subset", default="test", show_default=True, help="Subset to measure on.")
+@click.option("--tiou", help="Thresholds as FIRST:LAST:STEP, last included.  [default: 0.1:0.7:0.1]")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time.")
 def ablate(
     table: str,
@@ -109,6 +112,9 @@ def ablate(
     clicks: tuple[str, ...],
     recipe_name: str,
     settings: tuple[str, ...],
+    training_subset: str,
+    subset: str,
+    tiou: str | None,
     jobs: int,
 ) -> None:
     """Run one of the paper's tables on a dataset.
@@ -120,6 +126,7 @@ def ablate(
     Examples:
       backtal ablate 7 --data DATA --out runs/ablations --seeds 3 --jobs 2
       backtal ablate 9 --data DATA --out runs/ablations --clicks A1.txt --set epochs=20
+      backtal ablate 7 --data THUMOS14 --out runs/thumos14 --training-subset val --tiou 0.3:0.7:0.1
     """
     from backtal.datasets import DatasetFolder
     from backtal.experiment import Protocol
@@ -128,7 +135,8 @@ def ablate(
 
     files = list(clicks) or [path.name for path in DatasetFolder(data).click_paths()]
     base = recipe(recipe_name).with_settings(settings)
-    click.echo(run_table(table, Protocol(data), base, out, clicks=files, seeds=range(seeds), jobs=jobs))
+    protocol = Protocol(data, training_subset, subset, thresholds(None, tiou, "0.1:0.7:0.1"))
+    click.echo(run_table(table, protocol, base, out, clicks=files, seeds=range(seeds), jobs=jobs))
 
 
 @click.command(cls=Command)
