@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from annotate_server import Served, make_videos
+from annotate_server import Served, chromium, make_videos
 from video_files import moving_bar, times_at, write_video
 
 pytest.importorskip("starlette")
@@ -349,12 +349,44 @@ def test_the_token_comes_once_and_is_a_cookie_then(served):
     host = {"Host": f"127.0.0.1:{server.port}"}
     status, headers, content = send(server, "GET", f"/?token={server.token}", host, None)
     assert (status, headers["location"], content) == (303, "/", b"")
-    assert headers["set-cookie"] == f"{server.cookie}; Path=/; HttpOnly; SameSite=Strict"
+    assert headers["set-cookie"] == f"{server.cookie}; Path=/; HttpOnly; SameSite=Lax"
     assert server.token not in headers["location"]
     status, _, content = send(server, "GET", "/", host, None)
     assert status == 403
     assert "open the address" in json.loads(content)["error"]
     assert send(server, "GET", "/", host | {"Cookie": server.cookie}, None)[0] == 200
+
+
+def test_a_link_from_another_site_opens_the_page_and_nothing_else(served):
+    server, _, _ = served
+    port = server.port
+    good = {"Host": f"127.0.0.1:{port}", "Cookie": server.cookie}
+    for site in ("cross-site", "same-site"):
+        link = good | {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        assert send(server, "GET", f"/?token={server.token}", link | {"Cookie": ""}, None)[0] == 303
+        assert send(server, "GET", "/", link, None)[0] == 200
+        for place in ("/api/videos", "/api/videos/a", "/film/a", "/frames/a/96/0", "/page/app.js"):
+            assert send(server, "GET", place, link, None)[0] == 403, place
+    change = good | {"Content-Type": "application/json"}
+    for origin in ("http://evil.example", "null", "http://localhost:1", None):
+        for method, place in (("PUT", "/api/videos/a"), ("POST", "/api/videos/a/time"), ("POST", "/")):
+            assert send(server, method, place, change | {"Origin": origin}, b"{}")[0] == 403, (origin, method)
+
+
+def test_a_browser_follows_a_link_from_another_site(served, tmp_path):
+    server, _, _ = served
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.route(
+            "http://mail.example/", lambda r: r.fulfill(body=f"<a href='{server.url}'>x</a>", content_type="text/html")
+        )
+        page.goto("http://mail.example/")
+        page.click("a")
+        page.wait_for_url(f"http://127.0.0.1:{server.port}/")
+        assert page.locator("script").count()
+        browser.close()
 
 
 def test_only_this_machine_is_listened_to(served):

@@ -113,7 +113,8 @@ class Guard:
         return hmac.compare_digest(text.encode("utf-8", "replace"), self.token.encode())
 
     def _set_cookie(self) -> bytes:
-        return f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict".encode()
+        # Not Strict: that is held back on the way from a link in a mail or in JupyterLab, and the page would not open.
+        return f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax".encode()
 
 
 def _cookie(header: bytes, name: str) -> str:
