@@ -4,6 +4,10 @@ import io
 import json
 import os
 import threading
+import webbrowser
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
@@ -529,3 +533,24 @@ def test_the_command_says_what_is_wrong(tmp_path):
     model = annotate(tmp_path, "--labels", tmp_path / "l.txt", "--model", tmp_path / "none")
     assert model.exit_code == 2
     assert not (tmp_path / "annotations.json").exists()
+
+
+def test_the_browser_is_not_started_with_the_token(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", times_at(8, 2), moving_bar)
+    (tmp_path / "l.txt").write_text("jump\n")
+    address, found = "http://127.0.0.1:8765/?token=secret", []
+
+    def start(started):
+        page = Path(url2pathname(urlsplit(started).path))
+        found.append((started, page, page.read_text(), page.stat().st_mode & 0o777, page.parent.stat().st_mode & 0o777))
+
+    monkeypatch.setattr(webbrowser, "open", start)
+    monkeypatch.setattr("backtal.annotate.server.serve", lambda *_, opened, **__: opened(address))
+    result = CliRunner().invoke(main, ["annotate", str(tmp_path), "--labels", str(tmp_path / "l.txt")])
+    assert result.exit_code == 0
+    assert f"open {address}" in result.stderr
+    ((started, page, text, *modes),) = found
+    assert "secret" not in started
+    assert f'content="0; url={address}"' in text
+    assert modes == [0o600, 0o700]
+    assert not page.parent.exists()

@@ -21,6 +21,7 @@ import uvicorn
 
 from backtal.annotate import connections, guard
 from backtal.annotate.server import listen
+from backtal.cli.annotating import _way_to
 
 SECRET = "the-secret-that-nobody-may-read"
 NUMBER = 1000
@@ -373,19 +374,21 @@ def test_a_link_from_another_site_opens_the_page_and_nothing_else(served):
             assert send(server, method, place, change | {"Origin": origin}, b"{}")[0] == 403, (origin, method)
 
 
-def test_a_browser_follows_a_link_from_another_site(served, tmp_path):
+def test_a_browser_follows_a_link_from_another_site_and_from_the_file_it_is_started_with(served):
     server, _, _ = served
     sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page()
-        page.route(
-            "http://mail.example/", lambda r: r.fulfill(body=f"<a href='{server.url}'>x</a>", content_type="text/html")
-        )
-        page.goto("http://mail.example/")
-        page.click("a")
-        page.wait_for_url(f"http://127.0.0.1:{server.port}/")
-        assert page.locator("script").count()
+    executable = chromium()
+    link = f"<a href='{server.url}'>x</a>"
+    with contextlib.ExitStack() as stack, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        for start in ("http://mail.example/", _way_to(server.url, stack)):
+            page = browser.new_context().new_page()
+            page.route("http://mail.example/", lambda route: route.fulfill(body=link, content_type="text/html"))
+            page.goto(start, wait_until="commit")
+            if start.startswith("http:"):
+                page.click("a")
+            page.wait_for_url(f"http://127.0.0.1:{server.port}/**")
+            page.wait_for_selector("#name:has-text('a')")
         browser.close()
 
 

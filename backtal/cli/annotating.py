@@ -1,6 +1,8 @@
 """`backtal annotate`: the page on which people click."""
 
+import tempfile
 import webbrowser
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import click
@@ -69,10 +71,27 @@ def annotate(
 
         model = BackTALModel.from_pretrained(name)
 
-    def opened(address: str) -> None:
-        click.echo(f"{len(folder.videos)} video(s) in {folder.media}; saving to {folder.root}", err=True)
-        click.echo(f"open {address}\nCtrl-C stops; every change is saved at once.", err=True)
-        if not no_browser:
-            webbrowser.open(address)
+    with ExitStack() as stack:
 
-    serve(folder, read_labels(labels), annotator=annotator, model=model, subset=subset, port=port, opened=opened)
+        def opened(address: str) -> None:
+            click.echo(f"{len(folder.videos)} video(s) in {folder.media}; saving to {folder.root}", err=True)
+            click.echo(f"open {address}\nCtrl-C stops; every change is saved at once.", err=True)
+            if not no_browser:
+                with suppress(OSError):
+                    webbrowser.open(_way_to(address, stack))
+
+        serve(folder, read_labels(labels), annotator=annotator, model=model, subset=subset, port=port, opened=opened)
+
+
+def _way_to(address: str, stack: ExitStack) -> str:
+    """The address of a file that leads on to `address`, until `stack` ends: only its owner can read it.
+
+    What a browser is started with, every user of the machine can read, and `address` holds the token.
+    """
+    # A browser that is a snap sees no other program's /tmp.
+    place = Path.home() if Path("/snap").is_dir() else None
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="backtal-", dir=place))
+    page = Path(folder) / "open.html"
+    page.touch(0o600)
+    page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">\n', encoding="utf-8")
+    return page.as_uri()
