@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backtal.checkpoint import check_state
+from backtal.checkpoint import MAX_PARAMETERS, check_state, shorten
 from backtal.config import Recipe
-from backtal.errors import CheckpointError, name_some
+from backtal.errors import CheckpointError, ConfigError, name_some
 from backtal.model import BackTALModel
+from backtal.presets import RECIPES
 
 RELEASED_NAMES = {
     "filter_module.conv_1.0.weight": "foreground_filter.conv_1.weight",
@@ -28,10 +29,13 @@ RELEASED_NAMES = {
     "embedding_module.conv_2.weight": "embedding_head.convs.1.weight",
     "embedding_module.conv_2.bias": "embedding_head.convs.1.bias",
 }
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def convert_released(path: str | Path, recipe: Recipe, labels: tuple[str, ...] | None = None) -> BackTALModel:
     """Read a released checkpoint into a model; widths and dimensions come from its tensors.
+
+    The model's facts name the recipe and the file.
 
     Args:
         path: the ``.pth`` file, ``{"epoch": int, "state_dict": {...}}``. Only tensors are unpickled.
@@ -41,7 +45,11 @@ def convert_released(path: str | Path, recipe: Recipe, labels: tuple[str, ...] |
     Raises:
         CheckpointError: if the file is damaged, holds anything but tensors, or a tensor is missing,
             unexpected or of a shape that fits no network.
+        ConfigError: if the recipe is not one of the released system.
     """
+    if recipe.model.layout != "channel_blocks" or recipe.model.standardize:
+        known = ", ".join(name for name in RECIPES if name.endswith("-released"))
+        raise ConfigError(f"{path}: recipe {recipe.name!r} is not of the released system; choose one of {known}")
     state = _released_state(Path(path))
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if wrong := [name for name, shape in shapes.items() if len(shape) != (1 if name.endswith("bias") else 3)]:
@@ -53,22 +61,26 @@ def convert_released(path: str | Path, recipe: Recipe, labels: tuple[str, ...] |
     labels = labels or recipe.model.labels or tuple(f"class{i:03d}" for i in range(num_classes))
     if len(labels) != num_classes:
         raise CheckpointError(f"{path}: {num_classes} classes, but {len(labels)} labels were given")
-    config = dataclasses.replace(
-        recipe.model,
-        feature_dim=feature_dim,
-        labels=tuple(labels),
-        hidden_dim=hidden,
-        num_layers=2,
-        kernel_size=kernel_size,
-        filter_dim=shapes["filter_module.conv_1.0.weight"][0],
-        embedding_hidden_dim=shapes["embedding_module.conv_1.weight"][0],
-        embedding_dim=shapes["embedding_module.conv_2.weight"][0],
-    )
+    try:
+        config = dataclasses.replace(
+            recipe.model,
+            feature_dim=feature_dim,
+            labels=tuple(labels),
+            hidden_dim=hidden,
+            num_layers=2,
+            kernel_size=kernel_size,
+            filter_dim=shapes["filter_module.conv_1.0.weight"][0],
+            embedding_hidden_dim=shapes["embedding_module.conv_1.weight"][0],
+            embedding_dim=shapes["embedding_module.conv_2.weight"][0],
+        )
+    except ConfigError as failure:
+        raise CheckpointError(f"{path}: {failure}") from None
     with torch.device("meta"):
         expected = BackTALModel(config).state_dict()
     check_state(state, {name: expected[RELEASED_NAMES[name]] for name in state}, str(path))
     model = BackTALModel(config, recipe.localization)
     model.load_state_dict({RELEASED_NAMES[name]: tensor for name, tensor in state.items()})
+    model.facts = {"recipe": recipe.name, "converted from": shorten(Path(path).name)}
     return model.eval()
 
 
@@ -90,8 +102,8 @@ def _released_state(path: Path) -> dict[str, Tensor]:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(failure))
         reason = f"it wants to load {unsafe[1]}, which is no tensor" if unsafe else "damaged, or no PyTorch file"
         raise CheckpointError(f"{path}: refused: {reason}") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as failure:
-        raise CheckpointError(f"{path}: not a readable PyTorch file (truncated?): {failure}") from None
+    except Exception as failure:  # a damaged pickle raises anything
+        raise CheckpointError(f"{path}: not a readable PyTorch file (truncated?): {shorten(failure)}") from None
     released = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(released, dict) or not all(isinstance(t, Tensor) for t in released.values()):
         raise CheckpointError(f"{path}: expected {{'epoch': ..., 'state_dict': {{name: tensor}}}}")
@@ -99,5 +111,19 @@ def _released_state(path: Path) -> dict[str, Tensor]:
     if missing := sorted(set(RELEASED_NAMES) - set(released)):
         raise CheckpointError(f"{path}: missing tensor(s): {name_some(missing)}")
     if extra := sorted(set(released) - set(RELEASED_NAMES)):
-        raise CheckpointError(f"{path}: unexpected tensor(s): {name_some(extra)}")
+        raise CheckpointError(f"{path}: unexpected tensor(s): {shorten(name_some(extra))}")
+    for name, tensor in released.items():
+        _check_stored(tensor, f"{path}: {name}")
+    if (count := sum(tensor.numel() for tensor in released.values())) > MAX_PARAMETERS:
+        raise CheckpointError(f"{path}: {count:,} parameters; at most {MAX_PARAMETERS:,} are supported")
     return released
+
+
+def _check_stored(tensor: Tensor, where: str) -> None:
+    """Raise CheckpointError where the file does not hold every number of a tensor, as plain floats."""
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        raise CheckpointError(f"{where} is sparse, nested or without content, expected a plain tensor")
+    if tensor.dtype not in _FLOATS:
+        raise CheckpointError(f"{where} has type {tensor.dtype}, expected floating point of 16, 32 or 64 bits")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(f"{where} has shape {list(tensor.shape)}, but the file holds fewer numbers")

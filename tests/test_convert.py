@@ -49,6 +49,25 @@ def nan(state):
     state["classifier_module.conv.weight"][0] = float("nan")
 
 
+KERNEL = "classifier_module.conv.weight"
+
+
+def huge(state):
+    """Kilobytes that claim terabytes: every number of a tensor is the same one of the file."""
+    state["base_module.conv_1.weight"] = torch.zeros(1).expand(2**20, 2**20, 3)
+
+
+def mutated(path, old, new):
+    """The same archive with a changed pickle, its checksums right."""
+    with zipfile.ZipFile(GOLDEN) as archive, zipfile.ZipFile(path, "w") as out:
+        for info in archive.infolist():
+            content = archive.read(info)
+            if info.filename.endswith("data.pkl"):
+                assert old in content
+                content = content.replace(old, new, 1)
+            out.writestr(info.filename, content)
+
+
 class Malicious:
     def __reduce__(self):
         return (os.system, ("touch pwned",))
@@ -67,6 +86,19 @@ SPOILT = {
     ),
     "not a tensor": (lambda p: spoilt(p, text), "expected {'epoch'"),
     "NaN": (lambda p: spoilt(p, nan), "classifier_module.conv.weight holds NaN"),
+    "sparse": (lambda p: spoilt(p, lambda s: s.update({KERNEL: s[KERNEL].to_sparse()})), f"{KERNEL} is sparse"),
+    "without content": (lambda p: spoilt(p, lambda s: s.update({KERNEL: s[KERNEL].to("meta")})), f"{KERNEL} is sparse"),
+    "8 bits": (
+        lambda p: spoilt(p, lambda s: s.update({KERNEL: s[KERNEL].to(torch.float8_e4m3fn)})),
+        f"{KERNEL} has type torch.float8_e4m3fn, expected",
+    ),
+    "terabytes": (lambda p: spoilt(p, huge), r"base_module.conv_1.weight has shape .*, but the file holds fewer"),
+    "zero width": (
+        lambda p: spoilt(p, lambda s: s.update({"base_module.conv_1.weight": torch.zeros(0, 48, 3)})),
+        "hidden_dim: must be at least 1, got 0",
+    ),
+    "another word in the pickle": (lambda p: mutated(p, b"storage", b"storagf"), "not a readable PyTorch file"),
+    "a mark less in the pickle": (lambda p: mutated(p, b"}q\x00(", b"}q\x00"), "not a readable PyTorch file"),
     "truncated": (lambda p: p.write_bytes(GOLDEN.read_bytes()[:5000]), "not a readable PyTorch file"),
     "corrupted": (lambda p: p.write_bytes(b"\x80\x02garbage"), "refused: damaged, or no PyTorch file$"),
     "no checkpoint": (lambda p: torch.save([1, 2], p), "expected {'epoch'"),
@@ -109,6 +141,14 @@ def test_flipped_bytes_in_the_archive_are_noticed(tmp_path):
         convert_released(path, recipe("thumos14-released"))
 
 
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {n for n in RECIPES if n.endswith("-released")}))
+def test_only_recipes_of_the_released_system_fit(name, tmp_path):
+    result = run("convert", GOLDEN, tmp_path / "out", "--recipe", name)
+    assert result.exit_code == 2
+    assert f"{GOLDEN}: recipe '{name}' is not of the released system; choose one of thumos14-released," in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_golden_checkpoint_converts(tmp_path):
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"action {i}\n" for i in range(20)))
@@ -117,6 +157,7 @@ def test_the_golden_checkpoint_converts(tmp_path):
     model = BackTALModel.from_pretrained(tmp_path / "out")
     assert model.config.labels[3] == "action 3"
     assert (model.config.layout, model.config.feature_dim) == ("channel_blocks", 48)
+    assert model.facts == {"recipe": "thumos14-released", "converted from": GOLDEN.name}
     labels.write_text("one\n")
     result = run("convert", GOLDEN, tmp_path / "other", "--recipe", "thumos14-released", "--labels", labels)
     assert result.exit_code == 2
