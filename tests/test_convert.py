@@ -97,7 +97,7 @@ SPOILT = {
         lambda p: spoilt(p, lambda s: s.update({"base_module.conv_1.weight": torch.zeros(0, 48, 3)})),
         "hidden_dim: must be at least 1, got 0",
     ),
-    "another word in the pickle": (lambda p: mutated(p, b"storage", b"storagf"), "not a readable PyTorch file"),
+    "a type in the pickle": (lambda p: mutated(p, b"FloatStorage", b"float32"), "not a readable PyTorch file"),
     "a mark less in the pickle": (lambda p: mutated(p, b"}q\x00(", b"}q\x00"), "not a readable PyTorch file"),
     "truncated": (lambda p: p.write_bytes(GOLDEN.read_bytes()[:5000]), "not a readable PyTorch file"),
     "corrupted": (lambda p: p.write_bytes(b"\x80\x02garbage"), "refused: damaged, or no PyTorch file$"),
