@@ -19,9 +19,10 @@ from backtal.click_files import read_clicks, write_clicks
 from backtal.clicks import BACKGROUND, Click, ClickTrack, check_clicks
 from backtal.config import ModelConfig
 from backtal.errors import DataError, name_some
-from backtal.features import VideoFeatures, read_features, write_features
+from backtal.features import VideoFeatures, check_fit, check_length, read_features, write_features
 from backtal.files import progress, read_json, write_json
 
+SHORTEST = 5  # snippets: the smallest kernel that `backtal.train.for_dataset` derives from clicks
 _MARKER = ".conversion.json"
 
 
@@ -262,6 +263,8 @@ class TrainingSet(Dataset[Example]):
         clicks: clicks by video; None trains from video labels only.
         model: what the features must fit; its labels and feature dimension are not read.
         allow_unclicked: accept videos without a click.
+        kernel_per_gap: the recipe's: the kernel size will follow the clicks and fit the shortest video, which needs
+            `SHORTEST` snippets only.
 
     Attributes:
         shortest: snippets of the shortest video.
@@ -280,6 +283,7 @@ class TrainingSet(Dataset[Example]):
         model: ModelConfig,
         *,
         allow_unclicked: bool = False,
+        kernel_per_gap: float | None = None,
         cache_bytes: int = 4 << 30,
     ) -> None:
         self.folder, self.model, self.clicks = folder, model, clicks or {}
@@ -295,6 +299,8 @@ class TrainingSet(Dataset[Example]):
         self._cache: dict[int, VideoFeatures] = {}
         self._taught: list[Tensor] | None = None
         self._read_all(cache_bytes)
+        needed = min(SHORTEST, model.kernel_size) if kernel_per_gap and self.click_gap else model.kernel_size
+        check_length(self._shortest_id, self.shortest, needed)
 
     def _read_all(self, cache_bytes: int) -> None:
         """Check every file, keep what fits in memory, gather the mean and deviation of each channel."""
@@ -303,7 +309,8 @@ class TrainingSet(Dataset[Example]):
         for index in progress(range(len(self)), desc="reading features", unit="video", leave=False):
             video = self.folder.features(self.videos[index])
             first = first or video
-            video.check(first.features.shape[0], self.model.kernel_size, self.model.feature_spec or first.spec)
+            dim, spec = first.features.shape[0], self.model.feature_spec or first.spec
+            check_fit(video.video_id, video.features.shape[0], video.spec, dim, spec)
             values = video.features.double()
             lengths.append(values.shape[1])
             step = video.axis.rescaled(self.model.temporal_length or video.axis.length).step
@@ -317,6 +324,7 @@ class TrainingSet(Dataset[Example]):
         assert first is not None
         self.feature_dim, self.feature_spec = first.features.shape[0], self.model.feature_spec or first.spec
         count, self.shortest = sum(lengths), min(lengths)
+        self._shortest_id = self.videos[lengths.index(self.shortest)].video_id
         self.click_gap = statistics.median(gaps) if gaps else None
         self.mean = (total / count).float()
         self.deviation = (squares / count - (total / count).square()).clamp(min=0).sqrt().float()

@@ -260,6 +260,21 @@ def test_bad_options_are_exit_code_2(trained, tmp_path, options, message):
     assert message in done.stderr
 
 
+def test_a_kernel_that_follows_the_clicks_fits_the_shortest_video(folder, tmp_path):
+    arguments = ["train", folder, "--set", "epochs=1", "--set", "hidden_dim=8", "--out"]
+    features(lambda x: x[:, :6])(folder)
+    done = backtal(*arguments, tmp_path / "labels", "--video-labels-only")
+    assert done.exit_code == 2
+    assert "video v1: 6 snippet(s), fewer than the 9 that one kernel spans" in done.stderr
+    done = backtal(*arguments, tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["kernel_size"] == 5
+    features(lambda x: x[:, :4])(folder)
+    done = backtal(*arguments, tmp_path / "other")
+    assert done.exit_code == 2
+    assert "video v1: 4 snippet(s), fewer than the 5 that one kernel spans" in done.stderr
+
+
 def checkpoint(change):
     def apply(run):
         state = load_file(run / "model.safetensors")
