@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,16 +151,17 @@ class SegmentTable:
     """
 
     def __init__(self, videos: list[Localization], video_index: dict[str, int], class_index: dict[str, int]):
-        rows = [
-            (video_index[v.video_id], class_index[s.label], s.start, s.end, s.score)
-            for v in videos
-            for s in v.segments
-            if s.label in class_index
-        ]
-        columns = np.array(rows, dtype=np.float64).reshape(-1, 5)
-        self.video, self.classes = columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64)
+        segments = [segment for video in videos for segment in video.segments]
+        classes = np.array([class_index.get(segment.label, -1) for segment in segments], dtype=np.int64)
+        counts = [len(video.segments) for video in videos]
+        video = np.repeat(np.array([video_index[video.video_id] for video in videos], dtype=np.int64), counts)
+        known = classes >= 0
+        self.video, self.classes = video[known], classes[known]
         self.group = self.video * len(class_index) + self.classes
-        self.start, self.end, self.scores = columns[:, 2], columns[:, 3], columns[:, 4]
+        self.start, self.end, self.scores = (
+            np.fromiter(map(attrgetter(name), segments), np.float64, len(segments))[known]
+            for name in ("start", "end", "score")
+        )
 
     def take(self, index: np.ndarray) -> "SegmentTable":
         """The rows of an index or mask, in its order."""
@@ -251,8 +253,9 @@ def overlaps(predicted: SegmentTable, truth: SegmentTable, least: float) -> tupl
 def _stable_matching(
     pair_prediction: np.ndarray, pair_truth: np.ndarray, num_predictions: int, num_truth: int
 ) -> np.ndarray:
-    pointer = np.searchsorted(pair_prediction, np.arange(num_predictions), side="left")
-    last = np.searchsorted(pair_prediction, np.arange(num_predictions), side="right")
+    count = np.bincount(pair_prediction, minlength=num_predictions)
+    last = np.cumsum(count)
+    pointer = last - count
     nobody = num_predictions
     holder = np.full(num_truth, nobody)
     proposing = np.flatnonzero(pointer < last)
@@ -261,7 +264,8 @@ def _stable_matching(
         before = holder[wanted]
         np.minimum.at(holder, wanted, proposing)
         rejected = np.concatenate([proposing[holder[wanted] != proposing], before[before != holder[wanted]]])
-        rejected = np.unique(rejected[rejected != nobody])
+        rejected = np.sort(rejected[rejected != nobody])
+        rejected = rejected[np.diff(rejected, prepend=-1) > 0]
         pointer[rejected] += 1
         proposing = rejected[pointer[rejected] < last[rejected]]
     matched = np.full(num_predictions, -1)
