@@ -238,14 +238,14 @@ def read_axis(
     if "spec" in arrays:
         try:
             spec = FeatureSpec.from_dict(json.loads(str(arrays["spec"])))
-        except (json.JSONDecodeError, TypeError, ConfigError) as failure:
+        except (ValueError, TypeError, OverflowError, RecursionError) as failure:
             raise DataError(f"{path}: spec: {failure}") from None
     if spec is not None and spec.dim is not None and spec.dim != dim:
         raise DataError(f"{path}: {dim} channels, but its spec says {spec.dim}")
     if duration is None and "duration" in arrays:
-        duration = float(arrays["duration"])
+        duration = _number(arrays, "duration", path)
     if num_frames is None and "num_frames" in arrays:
-        num_frames = int(arrays["num_frames"])
+        num_frames = int(_number(arrays, "num_frames", path))
     if duration is None and spec is not None and spec.fps is not None and spec.stride is not None:
         duration = ((length - 1) * spec.stride + (spec.window or spec.stride)) / spec.fps
     if duration is None:
@@ -256,10 +256,17 @@ def read_axis(
         raise DataError(f"{path}: duration must be a positive number of seconds, got {duration}")
     axis = TimeAxis.of(length, duration, num_frames, spec)
     if "start" in arrays and "step" in arrays:
-        axis = dataclasses.replace(axis, start=float(arrays["start"]), step=float(arrays["step"]))
-        if not (math.isfinite(axis.start) and math.isfinite(axis.step) and axis.step > 0):
+        axis = dataclasses.replace(axis, start=_number(arrays, "start", path), step=_number(arrays, "step", path))
+        if axis.step <= 0:
             raise DataError(f"{path}: start {axis.start} and step {axis.step} are no seconds of a time axis")
     return axis, spec
+
+
+def _number(arrays: Mapping[str, np.ndarray], name: str, path: str | Path) -> float:
+    value = arrays[name]
+    if value.size != 1 or value.dtype.kind not in "fiu" or not np.isfinite(value).all():
+        raise DataError(f"{path}: {name} must be one number, and finite")
+    return float(value.reshape(())[()])
 
 
 def write_features(path: str | Path, video: VideoFeatures, *, half: bool = True) -> None:
@@ -289,10 +296,10 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, zipfile.ZipFile(file):
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                return {name: np.asarray(archive[name]) for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such feature file") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as failure:
+    except Exception as failure:  # a damaged archive raises anything
         raise DataError(f"{path}: not a readable .npz file (truncated or damaged?): {failure}") from failure
 
 

@@ -134,5 +134,7 @@ def read_npz(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
                 with archive.open(f"{name}.npy") as file:
                     found[name] = read_array(file, f"{path}: {name}")  # type: ignore[arg-type]
             return found
-    except (OSError, zipfile.BadZipFile) as failure:
+    except DataError:
+        raise
+    except Exception as failure:  # a damaged archive raises anything
         raise DataError(f"{path}: not a readable .npz file (truncated or damaged?): {failure}") from None

@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from backtal import (
     read_features,
     write_features,
 )
+from backtal.npy import read_npz
+from backtal.stream import open_features
 
 
 def save(path, **arrays):
@@ -79,6 +82,13 @@ def test_rescaling_is_linear_with_half_pixel_centres():
         ({"rgb": np.ones((2, 3)), "flow": np.ones((2, 4))}, "different lengths"),
         ({"features": np.ones((2, 3)), "spec": np.array(json.dumps({"fsp": 3}))}, "unknown field 'fsp'"),
         ({"features": np.ones((2, 3)), "spec": np.array(json.dumps({"dim": 3}))}, "2 channels, but its spec says 3"),
+        ({"features": np.ones((2, 3)), "spec": np.array('{"fps": 1' + "0" * 400 + "}")}, "spec: "),
+        ({"features": np.ones((2, 3)), "spec": np.array("[" * 10**5)}, "spec: "),
+        ({"features": np.ones((2, 3)), "duration": [1, 2]}, "duration must be one number"),
+        ({"features": np.ones((2, 3)), "duration": "ten"}, "duration must be one number"),
+        ({"features": np.ones((2, 3)), "num_frames": np.nan}, "num_frames must be one number"),
+        ({"features": np.ones((2, 3)), "start": [0, 1], "step": 1.0}, "start must be one number"),
+        ({"features": np.ones((2, 3)), "start": 0.0, "step": 0}, "step 0.0 are no seconds"),
     ],
 )
 def test_bad_files_name_what_is_wrong(tmp_path, arrays, message):
@@ -101,6 +111,62 @@ def test_missing_truncated_and_foreign_files(tmp_path):
     np.savez(tmp_path / "o.npz", features=np.array([[{}]]))
     with pytest.raises(DataError, match="not a readable"):
         read_features(tmp_path / "o.npz")
+
+
+def readers():
+    return [
+        read_features,
+        lambda path: list(open_features(path).pieces),
+        lambda path: read_npz(path, ["features", "duration"]),
+    ]
+
+
+@pytest.mark.parametrize("read", readers())
+@pytest.mark.parametrize("write", [np.savez_compressed, np.savez])
+def test_flipped_bytes_never_end_in_another_error(tmp_path, write, read):
+    path, rng = tmp_path / "v.npz", np.random.default_rng(0)
+    write(path, features=np.tile(np.arange(60.0), (8, 1)), duration=12.0)
+    whole, messages = path.read_bytes(), []
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read(path)
+        except DataError as failure:
+            messages.append(str(failure))
+    assert len(messages) > 100
+    assert all(message.startswith(f"{path}: ") for message in messages)
+
+
+@pytest.mark.parametrize("read", readers())
+def test_encrypted_members_are_refused(tmp_path, read):
+    path = save(tmp_path / "v.npz", features=np.ones((2, 3)), duration=1.0)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b"PK\x01\x02") + 8] |= 1  # the flag of the first member, in the directory
+    damaged[6] |= 1
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"v\.npz: not a readable \.npz file"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", readers()[:2])
+def test_a_header_that_claims_more_than_there_is(tmp_path, read):
+    with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
+        for name, shape in (("features", (2, 30)), ("duration", ())):
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+                file.write(np.ones(1).tobytes())
+    with pytest.raises(DataError, match=r"v\.npz: not a readable \.npz file"):
+        read(tmp_path / "v.npz")
+
+
+def test_a_member_that_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
+        archive.writestr("features.npy", b"text")
+    with pytest.raises(DataError, match=r"v\.npz: `features` must be numbers"):
+        read_features(tmp_path / "v.npz")
 
 
 def test_unknown_duration_is_an_error(tmp_path):
