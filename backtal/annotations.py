@@ -18,7 +18,8 @@ _AMBIGUOUS = "Ambiguous"
 class Video:
     """What the annotations say about a video. Times in seconds.
 
-    `video_labels` are labels known to occur without saying when, beside those of the ground truth.
+    `video_labels` are labels known to occur without saying when, beside those of the ground truth. `annotated` is
+    false where nothing was said of when actions occur, not even that none does.
     """
 
     video_id: str
@@ -28,6 +29,7 @@ class Video:
     ground_truth: Localization
     fps: float | None = None
     video_labels: frozenset[str] = frozenset()
+    annotated: bool = True
 
     @property
     def labels(self) -> set[str]:
@@ -37,7 +39,7 @@ class Video:
     @property
     def located(self) -> bool:
         """Whether it is known when actions occur, and not only which."""
-        return bool(self.ground_truth.segments) or not self.video_labels
+        return bool(self.ground_truth.segments) or (self.annotated and not self.video_labels)
 
     @property
     def frame_rate(self) -> float | None:
@@ -86,8 +88,9 @@ def read_annotations(path: str | Path) -> Annotations:
 
     ``{"labels": [...], "database": {video: {"subset", "duration", "fps", "num_frames", "annotations":
     [{"label", "segment": [start, end]}]}}}``. Without ``labels``, they are those that occur, sorted. A video of which
-    only the labels are known has ``"labels": [...]`` in the place of ``annotations``, or beside it. A video
-    of which nothing is known does not belong here: to be localized it needs features only.
+    only the labels are known has ``"labels": [...]`` in the place of ``annotations``, or beside it. Empty
+    ``annotations`` say that no action occurs; empty ``labels`` alone, that nobody has labelled the video yet. A video
+    of which nothing is known need not be here: to be localized it needs features only.
 
     Raises:
         DataError: if the file is missing or malformed, or a label is not listed; the message names the video.
@@ -139,6 +142,7 @@ def _video(name: str, entry: Any, where: str) -> Video:
             Localization(name, duration, segments),
             fps,
             frozenset(str(label) for label in entry.get("labels", ())),
+            "annotations" in entry,
         )
     except DataError as failure:
         raise DataError(f"{where}: {failure}") from None
@@ -183,13 +187,15 @@ def read_dialect(
     entries, order = {}, {}
     for name in kept:
         entry = complete(name, dict(database[name]))
-        items = [item for item in entry.get("annotations") or () if item.get("label") != _AMBIGUOUS]
+        listed = entry.pop("annotations", None)
+        items = [item for item in listed or () if item.get("label") != _AMBIGUOUS]
         order |= {item["label"]: item["label_id"] for item in items if "label_id" in item}
         frames = next((entry[key] for key in ("num_frames", "frames", "frame") if entry.get(key)), None)
-        entries[name] = entry | {"annotations": items, "num_frames": frames}
+        said = {"labels": entry.get("labels", [])} if listed is None else {"annotations": items}
+        entries[name] = entry | said | {"num_frames": frames}
     ordered = sorted(order, key=order.__getitem__) or None
-    listed = labels or content.get("labels") or content.get("activity_list") or ordered
-    return parse_annotations({"labels": listed, "database": entries}, path)
+    known = labels or content.get("labels") or content.get("activity_list") or ordered
+    return parse_annotations({"labels": known, "database": entries}, path)
 
 
 def write_annotations(path: str | Path, annotations: Annotations) -> None:
@@ -209,7 +215,8 @@ def _entry(video: Video) -> dict[str, Any]:
         entry["fps"] = video.fps
     if video.num_frames is not None:
         entry["num_frames"] = video.num_frames
-    if video.video_labels:
+    if video.video_labels or not video.annotated:
         entry["labels"] = sorted(video.video_labels)
-    entry["annotations"] = [{"label": s.label, "segment": [s.start, s.end]} for s in video.ground_truth]
+    if video.annotated:
+        entry["annotations"] = [{"label": s.label, "segment": [s.start, s.end]} for s in video.ground_truth]
     return entry

@@ -295,7 +295,6 @@ def test_labels_of_the_folder_stay_first_and_new_ones_follow(store):
         "subset": UNLABELLED,
         "duration": 20.25,
         "labels": [],
-        "annotations": [],
         "fps": 25.0,
         "num_frames": 506,
     }

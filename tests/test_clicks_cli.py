@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from conftest import LABELS, shared
 
 from backtal import Click, ClickTrack, read_clicks, write_clicks
-from backtal.annotations import read_annotations
+from backtal.annotations import read_annotations, read_dialect, write_annotations
 from backtal.check import check_dataset
 from backtal.cli import clicks as commands
 from backtal.cli import main
@@ -97,8 +97,40 @@ def test_simulate_needs_start_and_end(folder, tmp_path):
     entry |= {"labels": [LABELS[0]], "annotations": []}
     path.write_text(json.dumps(content))
     done = backtal("simulate", folder, "--out", tmp_path / "s.txt", code=2)
-    assert "1 video(s) with labels but no start and end: v0" in done.stderr
+    assert "1 video(s) without start and end of actions: v0" in done.stderr
     assert not (tmp_path / "s.txt").exists()
+
+
+def test_a_video_that_nobody_has_labelled_is_not_one_without_actions(folder, tmp_path):
+    path = folder / "annotations.json"
+    content = json.loads(path.read_text())
+    unlabelled = {"subset": "unlabelled", "duration": 60.0, "labels": []}
+    content["database"] |= {"new": unlabelled, "empty": {"subset": "test", "duration": 60.0, "annotations": []}}
+    path.write_text(json.dumps(content))
+    annotations = read_annotations(path)
+    assert [annotations.videos[name].located for name in ("new", "empty", "v0")] == [False, True, True]
+    write_annotations(path, annotations)
+    assert read_annotations(path) == annotations
+    assert json.loads(path.read_text())["database"]["new"] == unlabelled
+    for video, located in (("new", False), ("empty", True)):
+        write_clicks(folder / "clicks" / "me.txt", [ClickTrack(video, (Click(5.0), Click(9.0)))], LABELS)
+        stats = backtal("stats", folder, "me.txt").stdout
+        assert (" ".join(stats.split()).count("start and end of actions 1"), "distance" in stats) == (located, located)
+        checked = check_dataset(DatasetFolder(folder), ["me.txt"], features=False)
+        assert ("lie inside an action" in str(checked)) == located
+    done = backtal("simulate", folder, "--out", tmp_path / "s.txt", "--subset", "unlabelled", code=2)
+    assert "1 video(s) without start and end of actions: new" in done.stderr
+    backtal("simulate", folder, "--out", tmp_path / "s.txt", "--subset", "test")
+
+
+def test_the_dialects_of_others_know_videos_that_nobody_has_labelled_too(tmp_path):
+    path = tmp_path / "anet.json"
+    entry = {"subset": "testing", "duration": 9.0}
+    jump = {"label": "jump", "segment": [1, 2]}
+    database = {"a": entry, "b": entry | {"annotations": []}, "c": entry | {"annotations": [jump]}}
+    path.write_text(json.dumps({"database": database}))
+    videos = read_dialect(path, None).videos
+    assert [videos[name].located for name in "abc"] == [False, True, True]
 
 
 def test_check_looks_at_clicks_alone(folder):

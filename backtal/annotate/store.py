@@ -282,7 +282,8 @@ def checked_name(annotator: str) -> str:
 
 
 def _nothing(duration: float) -> dict[str, Any]:
-    return {"subset": UNLABELLED, "duration": duration, "labels": [], "annotations": []}
+    # Without `annotations`, even empty ones: that would say that no action occurs.
+    return {"subset": UNLABELLED, "duration": duration, "labels": []}
 
 
 def _state(marks: Sequence[Mark], entry: Mapping[str, Any], progress: Mapping[str, Any]) -> State:

@@ -119,8 +119,8 @@ def simulate(
 
     annotations = DatasetFolder(data).annotations
     videos = annotations.subset(subset)
-    if unknown := [v.video_id for v in videos if v.labels and not len(v.ground_truth)]:
-        raise DataError(f"{data}: {len(unknown)} video(s) with labels but no start and end: {name_some(unknown)}")
+    if unknown := [v.video_id for v in videos if not v.located]:
+        raise DataError(f"{data}: {len(unknown)} video(s) without start and end of actions: {name_some(unknown)}")
     rng, tracks = np.random.default_rng(seed), []
     for video in videos:
         name, truth = video.video_id, video.ground_truth
