@@ -63,7 +63,7 @@ def open_folder(place: str | Path, data: str | Path | None = None) -> Folder:
     """Find the videos and the dataset folder that belongs to them.
 
     Videos are looked for in ``place/videos``, if there is that folder, else in `place`; a file stands for itself.
-    The dataset folder is `place`, or what a folder called ``videos`` is in.
+    Hidden files are left out. The dataset folder is `place`, or what a folder called ``videos`` is in.
 
     Args:
         place: a video or a folder.
@@ -79,7 +79,8 @@ def open_folder(place: str | Path, data: str | Path | None = None) -> Folder:
         media, files = place.parent, [place]
     else:
         media = place / "videos" if (place / "videos").is_dir() else place
-        files = sorted(filter(is_video, media.iterdir()))
+        # macOS leaves a ._a.mp4 beside a.mp4 on disks of other systems.
+        files = sorted(path for path in media.iterdir() if is_video(path) and not path.name.startswith("."))
     # The name counts as it is given: `videos` may be a link to where there is room for them.
     media = media.resolve() if media.name == ".." else media.absolute()
     root = Path(data or (media.parent if media.name == "videos" else media)).resolve()
