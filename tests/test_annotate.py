@@ -126,7 +126,7 @@ def test_a_damaged_video_shows_what_there_is(tmp_path):
 def test_which_folder_and_which_videos(tmp_path):
     videos = tmp_path / "data" / "videos"
     videos.mkdir(parents=True)
-    for name in ("b.mp4", "a.webm", "notes.txt"):
+    for name in ("b.mp4", "a.webm", "notes.txt", "._b.mp4", ".hidden.webm"):
         (videos / name).write_bytes(b"x")
     for place in (tmp_path / "data", videos, videos / "b.mp4"):
         folder = open_folder(place)
@@ -339,6 +339,18 @@ def test_what_is_not_current_is_refused(store):
     assert store.save("anna", "a", change(store.state("anna", "a"), [(4.0, B)])).marks == ((4.0, B),)
     assert store.state("me", "a") == saved
     assert store.annotators() == ["anna", "me"]
+
+
+def test_files_that_the_page_cannot_read_are_no_annotators(store):
+    store.save("me", "a", change(store.state("me", "a"), [(2.0, B)]))
+    clicks = store.folder.root / "clicks"
+    (clicks / "points.txt").write_text("a,3.5,jump\n")
+    (clicks / "damaged.txt").write_text("URLID,Tag,Start,End\na,jump,soon,4\n")
+    (clicks / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (clicks / "folder.txt").mkdir()
+    (clicks / "out.txt").symlink_to("/etc/hostname")
+    (clicks / "-.txt").write_bytes((clicks / "me.txt").read_bytes())
+    assert store.annotators() == ["me"]
 
 
 def test_another_program_that_changes_the_file_is_noticed(store):

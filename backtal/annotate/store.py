@@ -134,8 +134,15 @@ class Store:
         return videos
 
     def annotators(self) -> list[str]:
-        """Names of the click files that there are."""
-        return sorted(path.stem for path in self.folder.own("clicks").glob("*.txt") if _NAME.fullmatch(path.stem))
+        """Names of the click files that the page can read; others, such as SF-Net's, may lie beside them."""
+        return sorted(path.stem for path in self.folder.own("clicks").glob("*.txt") if self._is_readable(path.stem))
+
+    def _is_readable(self, annotator: str) -> bool:
+        try:
+            read_marks(self._clicks_path(annotator))
+        except (DataError, OSError):
+            return False
+        return True
 
     def states(self, annotator: str) -> dict[str, State]:
         """What an annotator has said of every video of the folder.
