@@ -4,7 +4,9 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from backtal.annotations import Annotations, Video, parse_annotations, read_dial
 from backtal.click_files import read_clicks
 from backtal.clicks import BACKGROUND, Click, ClickTrack
 from backtal.datasets import VideoDataset
-from backtal.errors import DataError, name_some
+from backtal.errors import BackTALError, DataError, name_some
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, stack_channels
 from backtal.files import read_json, read_lines
 from backtal.npy import read_npy, read_npz
@@ -49,7 +51,8 @@ def open_layout(name: str, root: str | Path, options: LayoutOptions | None = Non
     """Open a dataset stored in the layout `name`, one of `LAYOUTS`.
 
     Raises:
-        DataError: if there is no such layout, or a file is missing or malformed.
+        DataError: if there is no such layout, a file is missing or malformed, or a video is there twice.
+        ConfigError: for an option that is no positive number.
     """
     if name not in LAYOUTS:
         raise DataError(f"unknown layout {name!r}; known are {', '.join(LAYOUTS)}")
@@ -70,8 +73,13 @@ def released(root: Path, options: LayoutOptions) -> VideoDataset:
     if not files:
         raise DataError(f"{root}: no .npz file, neither here nor one folder below")
     facts = {path: read_npz(path, ("cls_label", "point_label", *_SCALARS)) for path in files}
-    names = {str(_scalar(facts[path], "vid_name", path)): path for path in files}
-    given = read_dialect(options.annotations, options.labels) if options.annotations else None
+    names = dict[str, Path]()
+    for path in files:
+        name = _scalar(facts[path], "vid_name", path)
+        if name in names:
+            raise DataError(f"{path}: video {name} is in {names[name]} too")
+        names[name] = path
+    given = _read_annotations(options.annotations, options.labels) if options.annotations else None
     marks = {name: _vector(facts[path], "cls_label", path) for name, path in names.items()}
     labels = given.labels if given else options.labels
     labels = labels or tuple(f"class{i:03d}" for i in range(len(next(iter(marks.values())))))
@@ -142,7 +150,9 @@ def basnet(root: Path, options: LayoutOptions) -> VideoDataset:
     for part, subset in (("train", "training"), ("test", "test")):
         found = _paired_files(root / "features" / part)
         split = root / f"split_{part}.txt"
-        names = read_lines(split) if split.exists() else found
+        names = read_lines(split) if split.exists() else list(found)
+        if both := [name for name in names if name in subsets]:
+            raise DataError(f"{root}: videos in train and in test: {name_some(both)}")
         subsets |= dict.fromkeys(names, subset)
         paths |= {name: found[name] for name in names if name in found}
     if not paths:
@@ -155,10 +165,10 @@ def basnet(root: Path, options: LayoutOptions) -> VideoDataset:
         if name in frame_rates:
             entry["fps"] = frame_rates[name]
         if "duration" not in entry and name in paths:
-            entry["duration"] = _covered(len(np.load(paths[name][0], mmap_mode="r")), spec)
+            entry["duration"] = _covered(len(np.atleast_1d(read_npy(paths[name][0]))), spec)
         return entry
 
-    annotations = read_dialect(where, options.labels, complete, keep=subsets)
+    annotations = _read_annotations(where, options.labels, complete, keep=subsets)
     readers = {name: partial(_read_npy_video, files, spec) for name, files in paths.items()}
     return _with_point_files(root, annotations, readers, sorted(root.glob("point_*/*.csv")))
 
@@ -176,7 +186,7 @@ def actionformer(root: Path, options: LayoutOptions) -> VideoDataset:
         raise DataError(f"{root}: expected one folder of .npy files, found {name_some(folders) or 'none'}")
     files = {path.stem.removeprefix(options.prefix): path for path in sorted(folders[0].glob(f"{options.prefix}*.npy"))}
     where = options.annotations or _only(sorted({*root.glob("annotations/*.json"), *root.glob("*.json")}), root)
-    annotations = read_dialect(where, options.labels)
+    annotations = _read_annotations(where, options.labels)
     readers = {name: partial(_read_npy_video, (path,), spec) for name, path in files.items()}
     return VideoDataset(root, annotations, readers)
 
@@ -189,35 +199,30 @@ def wtalc(root: Path, options: LayoutOptions) -> VideoDataset:
     """
     joint = _only(sorted(root.glob(f"{options.prefix}*-JOINTFeatures.npy")), root)
     folder = root / f"{joint.name.partition('-')[0]}-Annotations"
-    tables = {name: list(read_npy(folder / f"{name}.npy")) for name in _TABLES}
+    tables = {name: list(np.atleast_1d(read_npy(folder / f"{name}.npy"))) for name in _TABLES}
     if len({len(table) for table in tables.values()}) > 1:
         counts = ", ".join(f"{name} {len(table)}" for name, table in tables.items())
         raise DataError(f"{folder}: the files are not of one length: {counts}")
-    rates = read_json(options.annotations).get("database", {}) if options.annotations else {}
-    names = [_text(name) for name in tables["videoname"]]
-    database = {
-        name: {
-            "subset": _text(subset),
-            "duration": float(np.asarray(duration, dtype=np.float64).reshape(-1)[0]),
-            "fps": rates.get(name, {}).get("fps"),
-            "labels": sorted({_text(label) for label in every}),
-            "annotations": [
-                {"segment": [float(t) for t in segment], "label": _text(label)}
-                for segment, label in zip(segments, labels, strict=True)
-            ],
-        }
-        for name, subset, duration, every, segments, labels in zip(
-            names, *(tables[table] for table in _TABLES[1:]), strict=True
-        )
-    }
-    classes = options.labels or tuple(_text(label) for label in read_npy(folder / "classlist.npy"))
+    rates = _frame_rates(options.annotations) if options.annotations else {}
+    with _parsing(folder / "videoname.npy"):
+        names = [_text(name) for name in tables["videoname"]]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{folder / 'videoname.npy'}: videos that are there twice: {name_some(twice)}")
+    database = {}
+    for name, *row in zip(names, *(tables[table] for table in _TABLES[1:]), strict=True):
+        with _parsing(f"{folder}: video {name}"):
+            database[name] = _joint_entry(*row) | {"fps": rates.get(name)}
+    with _parsing(folder / "classlist.npy"):
+        classes = options.labels or tuple(_text(label) for label in read_npy(folder / "classlist.npy"))
     annotations = parse_annotations({"labels": classes, "database": database}, folder)
     spec = _spec(options, fps=None if rates else 25, stride=16, window=16)
     load = cache(partial(_joint_features, joint, len(names)))
 
     def read(index: int, video: Video) -> VideoFeatures:
-        channels = np.atleast_2d(np.asarray(load()[index], dtype=np.float32)).T
-        return _on_axis(video, stack_channels({"features": channels}, f"{joint}, video {video.video_id}"), spec, 25)
+        where = f"{joint}, video {video.video_id}"
+        with _parsing(where):
+            channels = np.atleast_2d(np.asarray(load()[index], dtype=np.float32)).T
+        return _on_axis(video, stack_channels({"features": channels}, where), spec, 25)
 
     readers = {name: partial(read, index) for index, name in enumerate(names)}
     return _with_point_files(root, annotations, readers, sorted(folder.glob("single_frames/*.txt")))
@@ -226,8 +231,28 @@ def wtalc(root: Path, options: LayoutOptions) -> VideoDataset:
 _TABLES = ("videoname", "subset", "duration", "labels_all", "segments", "labels")
 
 
+def _joint_entry(subset: Any, duration: Any, every: Any, segments: Any, labels: Any) -> dict[str, Any]:
+    """What the tables say of one video, as an entry of annotations."""
+    return {
+        "subset": _text(subset),
+        "duration": float(np.asarray(duration, dtype=np.float64).reshape(-1)[0]),
+        "labels": sorted({_text(label) for label in every}),
+        "annotations": [
+            {"segment": [float(t) for t in segment], "label": _text(label)}
+            for segment, label in zip(segments, labels, strict=True)
+        ],
+    }
+
+
+def _frame_rates(path: Path) -> dict[str, Any]:
+    database = read_json(path).get("database")
+    if not isinstance(database, dict) or not all(isinstance(entry, dict) for entry in database.values()):
+        raise DataError(f"{path}: expected an object 'database' of videos")
+    return {name: entry.get("fps") for name, entry in database.items()}
+
+
 def _joint_features(path: Path, count: int) -> np.ndarray:
-    joint = read_npy(path)
+    joint = np.atleast_1d(read_npy(path))
     if len(joint) != count:
         raise DataError(f"{path}: features of {len(joint)} videos, but videoname.npy names {count}")
     return joint
@@ -246,7 +271,45 @@ LAYOUTS: dict[str, Callable[[Path, LayoutOptions], VideoDataset]] = {
 
 
 def _spec(options: LayoutOptions, fps: float | None, stride: int, window: int) -> FeatureSpec:
-    return FeatureSpec("i3d", options.fps or fps, options.window or window, options.stride or stride)
+    return FeatureSpec(
+        "i3d",
+        fps if options.fps is None else options.fps,
+        window if options.window is None else options.window,
+        stride if options.stride is None else options.stride,
+    )
+
+
+@contextmanager
+def _parsing(where: str | Path) -> Iterator[None]:
+    """Make one DataError, which begins with `where`, of what malformed content raises."""
+    try:
+        yield
+    except BackTALError:
+        raise
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as failure:
+        raise DataError(f"{where}: malformed: {failure}") from failure
+
+
+def _same(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    return entry
+
+
+def _read_annotations(
+    path: Path,
+    labels: tuple[str, ...] | None,
+    complete: Callable[[str, dict[str, Any]], dict[str, Any]] = _same,
+    keep: Iterable[str] | None = None,
+) -> Annotations:
+    """As `read_dialect`, of files of which nothing is sure."""
+
+    def checked(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+        items = entry.get("annotations") or []
+        if not isinstance(items, list) or not all(isinstance(item, dict) and "label" in item for item in items):
+            raise DataError(f"{path}: video {name}: 'annotations' must be a list of objects with 'label' and 'segment'")
+        return complete(name, entry)
+
+    with _parsing(path):
+        return read_dialect(path, labels, checked, keep)
 
 
 def _on_axis(video: Video, channels: np.ndarray, spec: FeatureSpec, default_rate: float | None = None) -> VideoFeatures:
@@ -300,7 +363,8 @@ def _scalar(facts: Mapping[str, np.ndarray], name: str, path: Path) -> Any:
     if value.size != 1:
         raise DataError(f"{path}: `{name}` must be one value, found shape {value.shape}")
     item = value.reshape(-1)[0]
-    return _text(item) if name == "vid_name" else float(item)
+    with _parsing(f"{path}: `{name}`"):
+        return _text(item) if name == "vid_name" else float(item)
 
 
 def _vector(facts: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from conftest import shared
 
-from backtal import Click, DataError, Segment, TimeAxis, read_clicks, simulate_clicks, write_clicks
+from backtal import Click, ConfigError, DataError, Segment, TimeAxis, read_clicks, simulate_clicks, write_clicks
 from backtal.annotations import read_annotations, write_annotations
 from backtal.check import check_dataset
 from backtal.cli import main
@@ -318,6 +318,31 @@ def test_durations_come_from_the_features_where_nothing_else_tells(small):
         assert opened.annotations.videos[name].duration == pytest.approx(len(array) * 16 / 25)
 
 
+def test_truncated_features_are_named_where_they_tell_the_duration(small):
+    origin, root, _ = small
+    _, options = make_bas_net(root, origin, durations=False)
+    os.truncate(root / "features" / "train" / "rgb" / "v_1.npy", 100)
+    with pytest.raises(DataError, match=r"v_1\.npy: not a readable \.npy array"):
+        open_layout("basnet", root, options)
+
+
+@pytest.mark.parametrize("database", [[1], {"v_1": 1}, None])
+def test_frame_rates_of_no_database(database, small):
+    origin, root, _ = small
+    make_wtalc(root, origin)
+    (root / "truth.json").write_text(json.dumps({"database": database}))
+    with pytest.raises(DataError, match=r"truth\.json: expected an object 'database' of videos"):
+        open_layout("sfnet", root, LayoutOptions(annotations=root / "truth.json"))
+
+
+@pytest.mark.parametrize("name", ["fps", "stride", "window"])
+def test_zero_is_not_the_default(name, small):
+    origin, root, _ = small
+    make_actionformer(root, origin)
+    with pytest.raises(ConfigError, match=f"{name} must be a positive number, got 0"):
+        open_layout("actionformer", root, LayoutOptions(**{name: 0}))
+
+
 def test_sf_net_counts_in_the_frame_rate_of_its_ground_truth(small):
     origin, root, _ = small
     make_wtalc(root, origin)
@@ -371,7 +396,90 @@ def test_missing_features_are_named_and_can_be_left_out(small):
     assert "v_3" not in read_clicks(out / "clicks" / "A1.txt")
 
 
+def entry_of_v_1(change):
+    """Spoil the annotations of ActionFormer's video v_1."""
+
+    def spoil(root):
+        path = root / "annotations" / "thumos14.json"
+        content = json.loads(path.read_text())
+        change(content["database"]["v_1"])
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def table(name, change):
+    """Spoil a table, or the joint file, of W-TALC."""
+
+    def spoil(root):
+        (path,) = root.rglob(f"*{name}.npy")
+        save(path, change(np.load(path, allow_pickle=True)))
+
+    return spoil
+
+
+def second(value):
+    """Put another value in the place of the second video's."""
+
+    def change(array):
+        items = list(array)
+        items[1] = value(items[1]) if callable(value) else value
+        return ragged(items)
+
+    return change
+
+
+def value_of_v_1(**changes):
+    """Spoil values of a released file."""
+
+    def spoil(root):
+        path = root / "train" / "v_1.npz"
+        np.savez(path, **dict(np.load(path)) | changes)
+
+    return spoil
+
+
 CASES = {
+    "annotations are texts": (
+        "actionformer",
+        entry_of_v_1(lambda e: e.update(annotations=["x"])),
+        "thumos14.json: video v_1: 'annotations' must be a list of objects",
+    ),
+    "annotations are a number": (
+        "actionformer",
+        entry_of_v_1(lambda e: e.update(annotations=5)),
+        "thumos14.json: video v_1: 'annotations' must be a list of objects",
+    ),
+    "an annotation without label": (
+        "actionformer",
+        entry_of_v_1(lambda e: e["annotations"][0].pop("label")),
+        "thumos14.json: video v_1: 'annotations' must be a list of objects",
+    ),
+    "a label that is none": (
+        "actionformer",
+        entry_of_v_1(lambda e: e["annotations"][0].update(label=[])),
+        "thumos14.json: malformed: ",
+    ),
+    "released: text as frame rate": (
+        "released",
+        value_of_v_1(fps="fast"),
+        "v_1.npz: `fps`: malformed: could not convert",
+    ),
+    "released: a name twice": ("released", value_of_v_1(vid_name="v_0"), "v_1.npz: video v_0 is in .*v_0.npz too"),
+    "a video in both splits": (
+        "lacp",
+        lambda r: (r / "split_test.txt").write_text("v_6\nv_1\nv_7\n"),
+        "videos in train and in test: v_1",
+    ),
+    "fewer segments than labels": ("wtalc", table("segments", second(lambda s: s[1:])), "video v_1: malformed: zip"),
+    "text segments": ("wtalc", table("segments", second([["x", 1.0]] * 3)), "video v_1: malformed: could not convert"),
+    "text features": ("wtalc", table("JOINTFeatures", second("x")), "JOINTFeatures.npy, video v_1: malformed: could"),
+    "joint file of one array": ("wtalc", table("JOINTFeatures", lambda _: np.array(1.0)), "features of 1 videos"),
+    "no rows of a table": ("wtalc", table("subset", lambda _: np.array(b"x")), "videoname 8, subset 1"),
+    "a name twice": ("wtalc", table("videoname", second(b"v_0")), "videoname.npy: videos that are there twice: v_0"),
+    "a name that is no text": ("wtalc", table("videoname", second(b"\xff")), "videoname.npy: malformed: 'utf-8'"),
+    "a class that is no text": ("wtalc", table("classlist", second(b"\xff")), "classlist.npy: malformed: 'utf-8'"),
+    "no durations": ("wtalc", table("duration", lambda _: np.zeros((8, 0))), "video v_0: malformed: index 0"),
     "no rgb partner": (
         "lacp",
         lambda r: (r / "features" / "train" / "flow" / "v_1.npy").unlink(),
