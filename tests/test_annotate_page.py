@@ -661,14 +661,40 @@ def test_scrolling_far_keeps_few_frames_in_the_page(tmp_path, serve, visit):
     assert on_disk(data) == {"long": [899.5]}
 
 
+def worked(page):
+    """Seconds of work that the page shows."""
+    found = re.match(r"(\d+):(\d+) of work", page.inner_text("#spent"))
+    assert found is not None
+    return int(found[1]) * 60 + int(found[2])
+
+
+def test_time_is_counted_once_when_a_video_is_visited_again(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")))
+    # The clock runs ahead: 5 s pass at once, of which the page takes 2 s for work.
+    page.evaluate("performance.now = (now => () => now.call(performance) + (window.ahead || 0))(performance.now)")
+    for turn in range(30):
+        page.mouse.move(300 + 5 * turn, 300)
+        page.evaluate("window.ahead = (window.ahead || 0) + 5000")
+        page.wait_for_timeout(300)
+    assert worked(page) >= 15
+    with page.expect_response("**/api/videos/a/time*"):
+        page.click("button[data-video=b]")
+    named(page, "b")
+    start, before = time.monotonic(), json.loads((data / "progress" / "me.json").read_text())["videos"]["a"]["seconds"]
+    page.click("button[data-video=a]")
+    named(page, "a")
+    assert abs(worked(page) - sum(before.values())) <= time.monotonic() - start + 2
+    page.reload()
+    ready(page)
+    assert 15 <= worked(page) <= sum(before.values()) + time.monotonic() - start + 4
+
+
 def test_time_when_nobody_is_there_does_not_count(data, serve, visit):
     page = visit(serve(data, "--labels", str(data / "labels.txt")))
     page.mouse.move(300, 300)
-    start = time.monotonic()
-    page.evaluate("performance.now = (now => () => now.call(performance) + (window.later || 0))(performance.now)")
+    start, before = time.monotonic(), worked(page)
+    page.evaluate("performance.now = (now => () => now.call(performance) + (window.ahead || 0))(performance.now)")
     page.wait_for_timeout(1500)
-    page.evaluate("window.later = 60000")
+    page.evaluate("window.ahead = 60000")
     page.wait_for_timeout(2500)
-    worked = re.match(r"(\d+):(\d+) of work", page.inner_text("#spent"))
-    assert worked is not None
-    assert int(worked[1]) * 60 + int(worked[2]) <= time.monotonic() - start - 0.5
+    assert worked(page) - before <= time.monotonic() - start - 0.5

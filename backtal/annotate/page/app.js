@@ -297,7 +297,7 @@ function listVideos() {
 function showSpent() {
   if (!state.info || !state.all) return;
   const entry = state.all.videos.find((video) => video.name === state.info.name);
-  const seconds = (state.info.seconds || 0) + timer.seconds();
+  const seconds = state.annotation.seconds + timer.seconds();
   if (entry) { entry.duration = state.info.duration; entry.seconds = seconds; }
   const rate = (spent, duration) => `${Math.round((60 * spent) / duration)} s per minute of video`;
   $("spent").textContent = `${clock(seconds, 0)} of work, ${rate(seconds, state.info.duration)} (paper: ${PAPER} s)`;

@@ -92,6 +92,7 @@ export class Annotation {
     this.video = content.name;
     this.annotator = annotator;
     this.prefix = prefixOf(dataset, annotator);
+    this.seconds = content.seconds; // of work, before this visit of the page
     this.base = parse(content);
     this.now = parse(content);
     this.undone = [];
