@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import time
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -76,9 +77,15 @@ def visit(browser):
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda failure: trouble.append(str(failure)))
-        page.on("dialog", lambda dialog: trouble.append(f"dialog {dialog.message}"))
+        page.on("dialog", lambda dialog: leave(dialog) if dialog.type == "beforeunload" else trouble.append("dialog"))
         # That a server which was killed does not answer is what some tests are about.
         ignored = r"ERR_|40[39]|422|507" if away else r"409"
+        asked = page.leaving = []
+
+        def leave(dialog):
+            asked.append(dialog)
+            dialog.accept()
+
         page.on(
             "console",
             lambda message: None if re.search(ignored, message.text) else trouble.append(message.text),
@@ -548,6 +555,61 @@ def test_annotators_have_their_own_clicks(data, serve, visit):
     page.select_option("#who", "anna")
     until(page, "document.getElementById('who').value === 'anna'")
     page.wait_for_selector("#f4[aria-selected=true]")
+
+
+def test_names_that_the_server_refuses(data, serve, visit):
+    served = serve(data, "--labels", str(data / "labels.txt"))
+    page = visit(served, away=True)
+    page.select_option("#who", "")
+    for name in ("ben", "Ève 2", "a_b.c-d", "x", "O'Brien", "../me", ".ben", "ben-", "", "a:b"):
+        page.fill("#newcomer-name", name)
+        taken = served.ask(f"/api/videos?annotator={quote(name)}")[0] == 200 and name != ""
+        assert page.evaluate("document.getElementById('newcomer-name').checkValidity()") == taken, name
+    page.fill("#newcomer-name", "O'Brien")
+    page.keyboard.press("Enter")
+    assert page.is_visible("#newcomer")
+    page.keyboard.press("Escape")
+    # The same name from an old address.
+    page.evaluate("location.hash = 'who=O%27Brien&video=b'")
+    page.reload()
+    page.get_by_text("a name has up to 40 letters").wait_for()
+    named(page, "b")
+    assert page.input_value("#who") == "me"
+    assert "Brien" not in page.url
+
+
+def test_what_one_annotator_could_not_save_is_saved_after_another_came(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")), away=True)
+    page.select_option("#who", "")
+    page.fill("#newcomer-name", "ben")
+    page.keyboard.press("Enter")
+    until(page, "document.getElementById('who').value === 'ben'")
+    ready(page)
+    # On its way: the page waits for it.
+    waiting = held(page, "**/api/videos/a?*", "PUT")
+    page.click("#f4")
+    page.select_option("#who", "me")
+    page.wait_for_timeout(500)
+    assert page.input_value("#who") == "ben"
+    waiting[0].continue_()
+    page.unroute("**/api/videos/a?*")
+    until(page, "document.getElementById('who').value === 'me'")
+    ready(page)
+    assert on_disk(data, "ben") == {"a": [2.0]}
+    assert page.leaving == []
+    # It cannot be saved: the browser asks, and keeps it.
+    page.route("**/api/videos/a?*", lambda route: route.abort() if route.request.method == "PUT" else route.continue_())
+    page.click("#f6")
+    page.get_by_text("the server does not answer").wait_for()
+    page.select_option("#who", "ben")
+    until(page, "document.getElementById('who').value === 'ben'")
+    page.get_by_text("a (me): 1 change had not been saved; this was made up for").wait_for()
+    assert [dialog.type for dialog in page.leaving] == ["beforeunload"]
+    assert page.inner_text("#saved") != "all saved"
+    page.unroute("**/api/videos/a?*")
+    saved(page)
+    assert on_disk(data) == {"a": [3.0]}
+    assert marked(page) == [4]
 
 
 def test_the_film_plays_and_the_cursor_goes_with_it(data, serve, visit):

@@ -37,8 +37,15 @@ function remember() {
   const place = { who: state.all.annotator, video: state.info.name, t: strip.cursor / state.info.rate };
   history.replaceState(null, "", `#${new URLSearchParams(place)}`);
 }
-const path = (video, rest = "") =>
-  `/api/videos/${encodeURIComponent(video)}${rest}?annotator=${encodeURIComponent(state.all.annotator)}`;
+const path = (video, rest = "", annotator = state.all.annotator) =>
+  `/api/videos/${encodeURIComponent(video)}${rest}?annotator=${encodeURIComponent(annotator)}`;
+
+// What the server answers, where that is no error.
+async function get(address) {
+  const { status, content } = await ask(address);
+  if (status !== 200) throw Object.assign(new Error(content.error || `the server answers ${status}`), { status });
+  return content;
+}
 
 // ---- notices and status
 
@@ -78,18 +85,17 @@ function told(annotation, what) {
   if (annotation === state.annotation) show();
 }
 
-async function annotationOf(video) {
-  const answer = await ask(path(video));
-  if (answer.status !== 200) throw new Error(answer.content.error || `the server answers ${answer.status}`);
-  const key = JSON.stringify([state.all.annotator, video]);
+async function annotationOf(video, annotator = state.all.annotator) {
+  const info = await get(path(video, "", annotator));
+  const key = JSON.stringify([annotator, video]);
   let annotation = annotations.get(key);
   if (annotation) {
-    annotation.refresh(answer.content);
+    annotation.refresh(info);
   } else {
-    annotation = new Annotation(state.all.id, state.all.annotator, answer.content, (what) => told(annotation, what));
+    annotation = new Annotation(state.all.id, annotator, info, (what) => told(annotation, what));
     annotations.set(key, annotation);
   }
-  return { annotation, info: answer.content };
+  return { annotation, info };
 }
 
 async function open(video, second = 0) {
@@ -241,9 +247,7 @@ function goAmong(frames, direction, otherwise) {
 
 async function load() {
   const who = state.all?.annotator ?? address().who;
-  const answer = await ask(`/api/videos${who ? `?annotator=${encodeURIComponent(who)}` : ""}`);
-  if (answer.status !== 200) throw new Error(answer.content.error || `the server answers ${answer.status}`);
-  state.all = answer.content;
+  state.all = await get(`/api/videos${who ? `?annotator=${encodeURIComponent(who)}` : ""}`);
   $("dataset").textContent = state.all.dataset;
   $("suggesting").hidden = !state.all.advised;
   $("who").replaceChildren(
@@ -533,11 +537,15 @@ for (const dialog of document.querySelectorAll("dialog")) {
 
 // ---- annotators
 
-function become(name) {
+// Waits a while for what is not saved yet. What then is not stays in the browser, which asks whether to go on.
+async function become(name) {
+  for (let turn = 0; turn < 50 && isUnsaved(); turn += 1) await new Promise((wake) => setTimeout(wake, 100));
   location.hash = new URLSearchParams({ who: name, video: state.info?.name ?? "" });
   timer.send();
   location.reload();
 }
+const isUnsaved = () => [...annotations.values()].some((annotation) => annotation.unsaved);
+addEventListener("beforeunload", (event) => { if (isUnsaved()) event.preventDefault(); });
 $("who").addEventListener("change", () => {
   const name = $("who").value;
   $("who").value = state.all.annotator;
@@ -573,27 +581,36 @@ if (channel) {
 addEventListener("focus", () => lookAgain());
 
 async function recover() {
-  for (const [key, entry] of leftBehind(state.all.id, state.all.annotator)) {
+  for (const [key, annotator, entry] of leftBehind(state.all.id)) {
+    const name = entry.video + (annotator === state.all.annotator ? "" : ` (${annotator})`);
     try {
-      const { annotation } = await annotationOf(entry.video);
+      const { annotation } = await annotationOf(entry.video, annotator);
       const count = annotation.absorb(entry);
       localStorage.removeItem(key);
-      if (count) notice(`${entry.video}: ${plural(count, "change")} had not been saved; this was made up for.`, "good");
+      if (count) notice(`${name}: ${plural(count, "change")} had not been saved; this was made up for.`, "good");
     } catch (failure) {
-      notice(`${entry.video}: changes that were not saved are still kept here: ${failure.message}`, "bad", true);
+      notice(`${name}: changes that were not saved are still kept here: ${failure.message}`, "bad", true);
     }
   }
 }
 
-async function begin() {
+async function begin(refused = "") {
   try {
     await load();
   } catch (failure) {
+    const { who, ...rest } = address();
+    if (failure.status === 422 && who !== undefined) {
+      // No such name, or a file of this annotator that cannot be read: the server's own annotator may do.
+      history.replaceState(null, "", `#${new URLSearchParams(rest)}`);
+      begin(failure.message);
+      return;
+    }
     notice(failure instanceof TypeError ? "The server does not answer. Trying again…" : failure.message, "bad", true);
-    setTimeout(begin, NEAR);
+    setTimeout(begin, NEAR, refused);
     return;
   }
   $("notices").replaceChildren();
+  if (refused) notice(refused, "bad", true);
   $("action").replaceChildren(...state.all.labels.map((label) => make("option", { textContent: label, value: label })));
   showSaved();
   await recover();

@@ -226,16 +226,15 @@ export class Annotation {
 
 const prefixOf = (dataset, annotator) => `backtal:${dataset}:${annotator}:`;
 
-// Changes that other visits of this page have left in the browser: [[key, {video, base, now}], ...].
-export function leftBehind(dataset, annotator) {
+// Changes that other visits of this page have left in the browser, of all annotators: [[key, annotator, entry], ...].
+export function leftBehind(dataset) {
   const found = [];
-  const prefix = prefixOf(dataset, annotator);
   try {
-    for (let index = 0; index < localStorage.length; index += 1) {
-      const key = localStorage.key(index);
-      if (!key.startsWith(prefix) || key.startsWith(prefix + TAB)) continue;
+    for (const key of Object.keys(localStorage)) {
+      const [, id, annotator, tab] = key.split(":");
+      if (!key.startsWith("backtal:") || id !== dataset || tab === TAB) continue;
       const entry = JSON.parse(localStorage.getItem(key));
-      if (entry && entry.base && entry.now) found.push([key, entry]);
+      if (entry && entry.base && entry.now) found.push([key, annotator, entry]);
     }
   } catch { /* nothing is kept here, or it is not ours */ }
   return found;
