@@ -238,7 +238,7 @@ def read_axis(
     if "spec" in arrays:
         try:
             spec = FeatureSpec.from_dict(json.loads(str(arrays["spec"])))
-        except (ValueError, TypeError, OverflowError, RecursionError) as failure:
+        except (ValueError, TypeError, OverflowError, RecursionError, SystemError) as failure:
             raise DataError(f"{path}: spec: {failure}") from None
     if spec is not None and spec.dim is not None and spec.dim != dim:
         raise DataError(f"{path}: {dim} channels, but its spec says {spec.dim}")

@@ -199,7 +199,10 @@ def wtalc(root: Path, options: LayoutOptions) -> VideoDataset:
     """
     joint = _only(sorted(root.glob(f"{options.prefix}*-JOINTFeatures.npy")), root)
     folder = root / f"{joint.name.partition('-')[0]}-Annotations"
-    tables = {name: list(np.atleast_1d(read_npy(folder / f"{name}.npy"))) for name in _TABLES}
+    tables = {}
+    for name in _TABLES:
+        with _parsing(folder / f"{name}.npy"):
+            tables[name] = list(np.atleast_1d(read_npy(folder / f"{name}.npy")))
     if len({len(table) for table in tables.values()}) > 1:
         counts = ", ".join(f"{name} {len(table)}" for name, table in tables.items())
         raise DataError(f"{folder}: the files are not of one length: {counts}")
@@ -286,7 +289,8 @@ def _parsing(where: str | Path) -> Iterator[None]:
         yield
     except BackTALError:
         raise
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as failure:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, SystemError) as failure:
+        # SystemError: numpy's for characters that Unicode does not have
         raise DataError(f"{where}: malformed: {failure}") from failure
 
 
@@ -362,8 +366,8 @@ def _scalar(facts: Mapping[str, np.ndarray], name: str, path: Path) -> Any:
     value = np.asarray(facts[name])
     if value.size != 1:
         raise DataError(f"{path}: `{name}` must be one value, found shape {value.shape}")
-    item = value.reshape(-1)[0]
     with _parsing(f"{path}: `{name}`"):
+        item = value.reshape(-1)[0]
         return _text(item) if name == "vid_name" else float(item)
 
 

@@ -84,6 +84,7 @@ def test_rescaling_is_linear_with_half_pixel_centres():
         ({"features": np.ones((2, 3)), "spec": np.array(json.dumps({"dim": 3}))}, "2 channels, but its spec says 3"),
         ({"features": np.ones((2, 3)), "spec": np.array('{"fps": 1' + "0" * 400 + "}")}, "spec: "),
         ({"features": np.ones((2, 3)), "spec": np.array("[" * 10**5)}, "spec: "),
+        ({"features": np.ones((2, 3)), "spec": np.array([2**31 - 1], dtype=np.uint32).view("U1")}, "spec: "),
         ({"features": np.ones((2, 3)), "duration": [1, 2]}, "duration must be one number"),
         ({"features": np.ones((2, 3)), "duration": "ten"}, "duration must be one number"),
         ({"features": np.ones((2, 3)), "num_frames": np.nan}, "num_frames must be one number"),

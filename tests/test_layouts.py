@@ -479,6 +479,16 @@ CASES = {
     "a name twice": ("wtalc", table("videoname", second(b"v_0")), "videoname.npy: videos that are there twice: v_0"),
     "a name that is no text": ("wtalc", table("videoname", second(b"\xff")), "videoname.npy: malformed: 'utf-8'"),
     "a class that is no text": ("wtalc", table("classlist", second(b"\xff")), "classlist.npy: malformed: 'utf-8'"),
+    "characters that there are not": (
+        "wtalc",
+        table("subset", lambda _: np.full((8, 1), 2**31 - 1, dtype=np.uint32).view("U1")[:, 0]),
+        "subset.npy: malformed: ",
+    ),
+    "released: characters that there are not": (
+        "released",
+        value_of_v_1(vid_name=np.array([2**31 - 1], dtype=np.uint32).view("U1")),
+        "v_1.npz: `vid_name`: malformed: ",
+    ),
     "no durations": ("wtalc", table("duration", lambda _: np.zeros((8, 0))), "video v_0: malformed: index 0"),
     "no rgb partner": (
         "lacp",
