@@ -70,7 +70,7 @@ def visit(browser):
     """Opens the page in a browser profile of its own; fails the test for whatever the page complains about."""
     contexts, trouble = [], []
 
-    def go(served, context=None, *, away=False, **options):
+    def go(served, context=None, *, away=False, opens=True, **options):
         if context is None:
             context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
             contexts.append(context)
@@ -91,7 +91,8 @@ def visit(browser):
             lambda message: None if re.search(ignored, message.text) else trouble.append(message.text),
         )
         page.goto(served.url)
-        ready(page)
+        if opens:
+            ready(page)
         return page
 
     yield go
@@ -202,7 +203,6 @@ def test_from_start_to_end_by_mouse(data, serve, visit, tmp_path):
         "c": {"jump"},
     }
     assert "3 of 3 videos done" in page.inner_text("#total")
-    page.wait_for_timeout(1200)
     page.reload()
     ready(page)
     progress = json.loads((data / "progress" / "me.json").read_text())["videos"]
@@ -242,7 +242,7 @@ def test_from_start_to_end_by_keyboard(data, serve, visit, tmp_path):
     press("j")
     until(page, "document.getElementById('cursor').textContent.startsWith('0:19.5')")
     press("m", "2", "ArrowLeft", "Space", "m")  # an action click on the frame before
-    page.wait_for_timeout(500)  # the place is noted in the address a moment later
+    until(page, "location.hash.endsWith('t=19')")  # noted in the address a moment later
     page.reload()
     ready(page)
     assert page.inner_text("#cursor").startswith("0:19.0")
@@ -273,10 +273,11 @@ def test_two_tabs_on_one_video(data, serve, visit):
     first = visit(served)
     # Another browser, which hears of nothing until it saves.
     second = visit(served)
+    held(second, "**/api/videos/a?*")  # nor by looking again, as the page does when it comes to the front
     first.click("#f4")
     saved(first)
     second.click("#f8")
-    second.get_by_text("a was changed elsewhere").wait_for()
+    second.get_by_text("your changes were put on top").wait_for()
     saved(second)
     assert marked(second) == [4, 8]
     assert on_disk(data) == {"a": [2.0, 4.0]}
@@ -616,13 +617,58 @@ def test_the_film_plays_and_the_cursor_goes_with_it(data, serve, visit):
     page = visit(serve(data, "--labels", str(data / "labels.txt")))
     page.click("#f4")
     page.keyboard.press("v")
-    until(page, "document.getElementById('video').currentTime > 3.2")
+    cursor = "Number(document.querySelector('.cursor').dataset.frame)"
+    until(page, f"{cursor} >= 6")
     page.keyboard.press("v")
     assert page.evaluate("document.getElementById('video').paused")
-    cursor = page.evaluate("Number(document.querySelector('.cursor').dataset.frame)")
-    assert abs(cursor / 2 - page.evaluate("document.getElementById('video').currentTime")) <= 1.0
+    assert page.evaluate(f"{cursor} / 2 <= document.getElementById('video').currentTime")  # it never runs ahead
     page.keyboard.press("Escape")
     assert page.is_hidden("#film")
+
+
+def test_a_video_that_cannot_be_read_is_passed_over(data, serve, visit):
+    shutil.copy(data / "labels.txt", data / "videos" / "a.mp4")
+    (data / "videos" / "b2.mp4").write_text("nothing either")
+    page = visit(serve(data, "--labels", str(data / "labels.txt")), away=True)
+    named(page, "b")
+    assert page.is_enabled("#finish")
+    page.keyboard.press(".")
+    named(page, "c")
+    page.keyboard.press(",")
+    named(page, "b")
+    # The page asks for what the server has read; ever less often where a file stays unread.
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/videos?" in request.url else None)
+    page.wait_for_timeout(9000)
+    assert len(asked) <= 2
+
+
+def test_a_folder_with_no_video_that_can_be_read(data, serve, visit):
+    for path in (data / "videos").iterdir():
+        path.write_text("nothing")
+    page = visit(serve(data, "--labels", str(data / "labels.txt")), away=True, opens=False)
+    page.locator(".notice.bad").nth(2).wait_for()
+    assert page.locator("#tools button:not(:disabled)").count() == 0
+    for key in (".", ",", "d", "v", "+", "Escape", "Space"):
+        page.keyboard.press(key)
+    page.keyboard.press("l")
+    assert page.evaluate("document.activeElement.dataset.video") == "a"
+
+
+def test_a_key_that_is_held_marks_once_and_the_overview_follows_the_zoom(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")), viewport={"width": 400, "height": 760})
+    for _ in range(4):
+        page.keyboard.down("Space")  # again without up: a repeat
+    page.keyboard.up("Space")
+    assert marked(page) == [0]
+    picture = "document.getElementById('overview').toDataURL()"
+    before = page.evaluate(picture)
+    for _ in range(3):
+        page.keyboard.press("+")
+    assert page.evaluate(picture) != before
+    page.keyboard.press("?")
+    assert page.evaluate("document.getElementById('help').scrollTop") == 0
+    assert page.evaluate("document.activeElement.id") == "help-title"
 
 
 def test_a_small_window(data, serve, visit):

@@ -98,6 +98,7 @@ async function annotationOf(video, annotator = state.all.annotator) {
   return { annotation, info };
 }
 
+// Whether that is all: false where the file cannot be read.
 async function open(video, second = 0) {
   film.pause();
   state.turn += 1;
@@ -109,15 +110,16 @@ async function open(video, second = 0) {
   } catch (failure) {
     if (turn === state.turn) state.opening = false;
     notice(`${video}: ${failure.message}`, "bad");
-    return;
+    return turn !== state.turn || !(failure.status === 422 || failure.status >= 500);
   }
-  if (turn !== state.turn) return;
+  if (turn !== state.turn) return true;
   state.opening = false;
   state.info = opened.info;
   state.annotation = opened.annotation;
   state.advice = null;
   $("name").textContent = video;
   document.title = `${video} · backtal annotate`;
+  for (const tool of $("tools").querySelectorAll("button, select")) tool.disabled = false;
   strip.open(opened.info);
   $("later").disabled = $("earlier").disabled = true;
   setFilm();
@@ -127,7 +129,13 @@ async function open(video, second = 0) {
   timer.on([state.all.annotator, video]);
   listVideos();
   strip.root.focus({ preventScroll: true });
-  if (state.all.advised) advise(video);
+  if (state.all.advised) advise(opened.info);
+  return true;
+}
+
+// The first of these videos that can be read.
+async function openOne(videos) {
+  for (const video of videos) if (await open(video.name)) return;
 }
 
 function framesOf(annotation) {
@@ -200,10 +208,10 @@ function drawOverview() {
 
 // ---- suggestions
 
-async function advise(video) {
-  const answer = await ask(path(video, "/suggestions")).catch(() => ({ status: 0, content: {} }));
-  if (state.info?.name !== video) return;
-  if (answer.status === 202 || answer.status === 0) { setTimeout(() => advise(video), 1500); return; }
+async function advise(info) {
+  const answer = await ask(path(info.name, "/suggestions")).catch(() => ({ status: 0, content: {} }));
+  if (state.info !== info) return;
+  if (answer.status === 202 || answer.status === 0) { setTimeout(() => advise(info), 1500); return; }
   if (answer.status !== 200) { notice(`No suggestions: ${answer.content.error}`, "bad"); return; }
   state.advice = answer.content;
   $("later").disabled = $("earlier").disabled = !answer.content.suggestions.length;
@@ -256,8 +264,12 @@ async function load() {
   );
   $("who").value = state.all.annotator;
   listVideos();
-  // The server reads the files one after the other.
-  if (state.all.videos.some((video) => !video.duration)) setTimeout(() => load().catch(() => {}), NEAR);
+  // The server reads the files one after the other. Where none was added to those it has read, one may be broken: less often.
+  const unread = state.all.videos.filter((video) => !video.duration).length;
+  state.pause = unread === state.unread ? Math.min(2 * state.pause, 60_000) : NEAR;
+  state.unread = unread;
+  clearTimeout(state.reading);
+  if (unread) state.reading = setTimeout(() => load().catch(() => {}), state.pause);
 }
 
 // Unfinished ones first where a model says which teach most.
@@ -315,16 +327,16 @@ function showSpent() {
 function neighbour(step) {
   const videos = ordered();
   const at = videos.findIndex((video) => video.name === state.info?.name);
-  const next = videos[at + step];
-  if (next) open(next.name); else notice(step > 0 ? "this is the last video" : "this is the first video");
+  const rest = step > 0 ? videos.slice(at + 1) : videos.slice(0, Math.max(at, 0)).reverse();
+  if (rest.length) openOne(rest); else notice(step > 0 ? "this is the last video" : "this is the first video");
 }
 
 function nextUnfinished() {
   const videos = ordered();
   const at = videos.findIndex((video) => video.name === state.info.name);
   const rest = state.all.advised ? videos : [...videos.slice(at + 1), ...videos.slice(0, at)];
-  const next = rest.find((video) => !video.done && video.name !== state.info.name);
-  if (next) open(next.name); else notice("All videos are done. You can close the page.", "good", true);
+  const left = rest.filter((video) => !video.done && video.name !== state.info.name);
+  if (left.length) openOne(left); else notice("All videos are done. You can close the page.", "good", true);
 }
 
 function showList(open) {
@@ -382,6 +394,7 @@ function find() {
 $("filter").addEventListener("input", find);
 $("filter").addEventListener("keydown", (event) => {
   const words = $("filter").value.trim();
+  if (event.key === "Enter" && event.repeat) { event.preventDefault(); return; } // held: not done with the video as well
   if (/^[1-9]$/.test(event.key) && !words) {
     event.preventDefault();
     $("choices").children[event.key - 1]?.querySelector("input").click();
@@ -415,7 +428,6 @@ function setAction(label) {
   $("mode-action").setAttribute("aria-pressed", label !== null);
   $("action").hidden = label === null;
   if (label !== null) $("action").value = label;
-  strip.root.classList.toggle("marks-actions", label !== null);
 }
 
 const lastAction = () => $("action").value || state.all.labels[0];
@@ -466,8 +478,8 @@ for (const kind of ["play", "pause"]) {
 
 const lineKeys = { ArrowLeft: -1, ArrowRight: 1 };
 const stripKeys = {
-  " ": () => toggle(strip.cursor),
-  Enter: () => toggle(strip.cursor),
+  " ": (event) => event.repeat || toggle(strip.cursor),
+  Enter: (event) => event.repeat || toggle(strip.cursor),
   ArrowUp: () => strip.move(strip.cursor - strip.perRow),
   ArrowDown: () => strip.move(strip.cursor + strip.perRow),
   PageUp: () => strip.page(-1),
@@ -503,7 +515,8 @@ addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
   if (event.key === "?") { $("help").showModal(); return; }
   if (event.key === "Escape") { showList(false); showFilm(false); strip.root.focus({ preventScroll: true }); return; }
-  if (!state.annotation || event.altKey || /^(INPUT|SELECT|VIDEO)$/.test(event.target.tagName)) return;
+  if (event.altKey || /^(INPUT|SELECT|VIDEO)$/.test(event.target.tagName)) return;
+  if (!state.annotation && !(state.all && "l.,".includes(event.key.toLowerCase()))) return; // nothing else goes without a video
   let act = null;
   if (event.ctrlKey || event.metaKey) {
     if (event.key.toLowerCase() === "z") act = () => step(event.shiftKey ? "redo" : "undo");
@@ -517,7 +530,7 @@ addEventListener("keydown", (event) => {
   }
   if (!act) return;
   event.preventDefault();
-  act();
+  act(event);
 });
 
 for (const [id, act] of Object.entries({
@@ -617,7 +630,9 @@ async function begin(refused = "") {
   const wanted = address();
   const videos = ordered();
   const first = videos.find((video) => video.name === wanted.video) ?? videos.find((video) => !video.done) ?? videos[0];
-  await open(first.name, first.name === wanted.video ? Number(wanted.t) || 0 : 0);
+  const at = videos.indexOf(first);
+  const found = await open(first.name, first.name === wanted.video ? Number(wanted.t) || 0 : 0);
+  if (!found) await openOne([...videos.slice(at + 1), ...videos.slice(0, at)]);
 }
 
 begin();

@@ -46,7 +46,7 @@ export class Overview {
     }
     for (const mark of marks) {
       pen.fillStyle = colour(mark.background ? "--background" : "--action");
-      pen.fillRect(x(mark.frame) - 1, mark.background ? 0 : 6, 3, mark.background ? 12 : 12);
+      pen.fillRect(x(mark.frame) - 1, mark.background ? 0 : 6, 3, 12);
     }
     pen.strokeStyle = colour("--ink");
     pen.lineWidth = 1.5;

@@ -88,6 +88,7 @@ export class Strip {
     this.#clear();
     this.root.scrollTop = Math.floor(top / this.perRow) * this.rowHeight;
     this.draw();
+    this.scrolled();
   }
 
   #firstVisible() { return this.rowHeight ? Math.floor((this.root.scrollTop + 1) / this.rowHeight) * this.perRow : 0; }
