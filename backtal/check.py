@@ -10,12 +10,10 @@ from typing import Any, Literal, NamedTuple
 from backtal.annotations import Video
 from backtal.click_stats import ClickCount, clicks_inside_actions, count_clicks
 from backtal.clicks import BACKGROUND, Click, ClickTrack
-from backtal.datasets import VideoDataset
+from backtal.datasets import SHORTEST, VideoDataset
 from backtal.errors import DataError, name_some
 from backtal.features import FeatureSpec, TimeAxis
 from backtal.files import progress
-
-_SHORTEST = 3
 
 
 @dataclass(frozen=True)
@@ -88,38 +86,45 @@ def check_dataset(
         DataError: if a click file is not there. (Malformed annotations already stop the opening of a dataset.)
     """
     videos = dataset.annotations.videos
-    summary, findings = "not checked", list(_annotation_findings(dataset) if annotations else ())
+    by_file, unread = dict[Path, dict[str, ClickTrack]](), []
+    for path in dataset.click_files(click_files) if click_files else dataset.click_paths():
+        try:
+            by_file[path] = dataset.read_clicks(path)
+        except DataError as failure:
+            unread.append(Finding("error", "click_file", str(failure)))
+    clicked = {name for tracks in by_file.values() for name, track in tracks.items() if track.clicks}
+    subsets = {video.subset for video in videos.values()}
+    trained = subsets & {"training"} or {video.subset for name, video in videos.items() if name in clicked}
+    summary, findings = "not checked", list(_annotation_findings(dataset, trained) if annotations else ())
     if features:
         summary, found = _check_features(dataset)
         findings += found
-    counts = []
-    for path in dataset.click_files(click_files) if click_files else dataset.click_paths():
-        try:
-            tracks = dataset.read_clicks(path)
-        except DataError as failure:
-            findings.append(Finding("error", "click_file", str(failure)))
-            continue
-        counts.append(count_clicks(path.name, tracks, videos))
+    findings += unread
+    for path, tracks in by_file.items():
         findings += _click_findings(path.name, tracks, dataset)
+        findings += _unclicked_findings(path.name, tracks, dataset, trained, clicked)
     return DatasetReport(
         root=str(dataset.root),
         labels=len(dataset.labels),
         instances=sum(len(video.ground_truth) for video in videos.values()),
         subsets=dict(Counter(video.subset for video in videos.values())),
         features=summary,
-        clicks=tuple(counts),
+        clicks=tuple(count_clicks(path.name, tracks, videos) for path, tracks in by_file.items()),
         findings=tuple(findings),
     )
 
 
-def _annotation_findings(dataset: VideoDataset) -> Iterator[Finding]:
+def _annotation_findings(dataset: VideoDataset, trained: set[str]) -> Iterator[Finding]:
     videos = dataset.annotations.videos.values()
-    if unlabelled := [v.video_id for v in videos if not v.labels]:
-        message = f"{len(unlabelled)} video(s) without any label"
-        advice = (
-            "none of them may be in the subset for training; in another, they count as videos in which nothing occurs"
-        )
-        yield Finding("warning", "unlabelled_videos", message, tuple(unlabelled), advice)
+    unlabelled = [v for v in videos if not v.labels]
+    if untaught := [v.video_id for v in unlabelled if v.subset in trained]:
+        message = f"{len(untaught)} video(s) of subset {name_some(sorted(trained))} without any label"
+        advice = "say which actions occur in them, or move them out of the subset for training"
+        yield Finding("error", "unlabelled_videos", message, tuple(untaught), advice)
+    if others := [v.video_id for v in unlabelled if v.subset not in trained]:
+        message = f"{len(others)} video(s) without any label"
+        advice = "they count as videos in which nothing occurs, and cannot be trained on"
+        yield Finding("warning", "unlabelled_videos", message, tuple(others), advice)
     if unused := [label for label in dataset.labels if not any(label in v.labels for v in videos)]:
         yield Finding("warning", "unused_labels", f"{len(unused)} label(s) that no video has", tuple(unused))
     rates = [v for v in videos if v.fps and v.num_frames and abs(v.num_frames / v.fps - v.duration) > 1]
@@ -193,8 +198,8 @@ def _shape_findings(shapes: Sequence[_Shape]) -> Iterator[Finding]:
     if other := [f"{name} ({'; '.join(wrong)})" for name, wrong in differing if wrong]:
         message = f"{len(other)} video(s) whose features were made differently from the first ones"
         yield Finding("error", "feature_spec", message, tuple(other), "extract all features in the same way")
-    if short := [f"{s.video.video_id} ({s.axis.length})" for s in shapes if s.axis.length < _SHORTEST]:
-        message = f"{len(short)} video(s) of fewer than {_SHORTEST} snippets, the span of one kernel"
+    if short := [f"{s.video.video_id} ({s.axis.length})" for s in shapes if s.axis.length < SHORTEST]:
+        message = f"{len(short)} video(s) of fewer than {SHORTEST} snippets, the span of the smallest kernel"
         yield Finding("error", "short_video", message, tuple(short), "leave them out, or extract with a smaller stride")
     rescaled = len({s.axis.length for s in shapes}) == 1
     usual = None if rescaled else median(s.axis.step for s in shapes)
@@ -249,8 +254,18 @@ def _click_findings(file: str, tracks: dict[str, ClickTrack], dataset: VideoData
     repeated = [f"{name} at {time:g} s" for (name, time, _), count in counted.items() if count > 1]
     if repeated:
         yield Finding("warning", "repeated_click", f"{file}: {len(repeated)} click(s) given twice", tuple(repeated))
-    clicked = {videos[name].subset for name in tracks if name in videos}
-    if bare := [v.video_id for v in videos.values() if v.subset in clicked and not tracks.get(v.video_id)]:
-        message = f"{file}: {len(bare)} video(s) of subset {name_some(sorted(clicked))} without any click"
+
+
+def _unclicked_findings(
+    file: str, tracks: dict[str, ClickTrack], dataset: VideoDataset, trained: set[str], clicked: set[str]
+) -> Iterator[Finding]:
+    """Videos that a file leaves out; an error where they are trained on and no other file has them either."""
+    videos = dataset.annotations.videos
+    subsets = trained | {videos[name].subset for name in tracks if name in videos}
+    bare = [v for v in videos.values() if v.subset in subsets and not tracks.get(v.video_id)]
+    if bare:
+        level = "error" if any(v.subset in trained and v.video_id not in clicked for v in bare) else "warning"
+        where = name_some(sorted({v.subset for v in bare}))
+        message = f"{file}: {len(bare)} video(s) of subset {where} without any click"
         advice = "click them, or train with --set allow_unclicked=true"
-        yield Finding("warning", "unclicked_videos", message, tuple(bare), advice)
+        yield Finding(level, "unclicked_videos", message, tuple(v.video_id for v in bare), advice)

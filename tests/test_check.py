@@ -7,7 +7,17 @@ import pytest
 from click.testing import CliRunner
 from conftest import LABELS, make_folder, shared
 
-from backtal import Click, ClickTrack, FeatureSpec, TimeAxis, VideoFeatures, read_features, write_clicks, write_features
+from backtal import (
+    Click,
+    ClickTrack,
+    FeatureSpec,
+    TimeAxis,
+    VideoFeatures,
+    read_clicks,
+    read_features,
+    write_clicks,
+    write_features,
+)
 from backtal.check import check_dataset
 from backtal.cli import main
 from backtal.datasets import DatasetFolder
@@ -64,6 +74,16 @@ def with_clicks(*clicks, video="v0"):
     return lambda root: write_clicks(root / "clicks" / "A1.txt", [ClickTrack(video, clicks)], [*LABELS, "fly"])
 
 
+def among_clicks(*clicks):
+    """Other clicks on v0, beside those on the other videos."""
+
+    def spoil(root):
+        tracks = read_clicks(root / "clicks" / "A1.txt") | {"v0": ClickTrack("v0", clicks)}
+        write_clicks(root / "clicks" / "A1.txt", tracks.values(), LABELS)
+
+    return spoil
+
+
 def features(change, video="v1"):
     def spoil(root):
         path = root / "features" / f"{video}.npz"
@@ -97,18 +117,27 @@ BROKEN = {
     "missing_features": (lambda r: (r / "features" / "v1.npz").unlink(), "1 video(s) without features: v1"),
     "damaged_features": (features(with_nan), "NaN or infinite values in 1 snippet(s), the first is number 3"),
     "feature_dim": (features(lambda x: x[:5]), "do not have 8 channels like the others: v1 (5 channels)"),
-    "short_video": (features(lambda x: x[:, :2]), "fewer than 3 snippets, the span of one kernel: v1 (2)"),
+    "short_video": (features(lambda x: x[:, :2]), "fewer than 5 snippets, the span of the smallest kernel: v1 (2)"),
     "feature_spec": (other_spec, "extractor: i3d here, s3d there"),
     "feature_length": (quarter, "v1 (2.0 s of features, 10.0 s of video)"),
     "click_file": (lambda r: (r / "clicks" / "A1.txt").write_text("a,b\n"), "A1.txt: not a click file in a known form"),
     "unknown_video": (with_clicks(Click(1.0), video="ghost"), "not in the dataset: ghost"),
     "unknown_label": (with_clicks(Click(1.0, "fly")), "v0 at 1 s (fly)"),
     "click_outside": (with_clicks(Click(99.0)), "1 click(s) after the end of the video: v0 at 99 s"),
+    "unlabelled_videos": (
+        rewrite(lambda d: d["v2"].update(annotations=[])),
+        "1 video(s) of subset training without any label: v2",
+    ),
+    "unclicked_videos": (
+        with_clicks(Click(0.5)),
+        "A1.txt: 5 video(s) of subset training without any click: v1, v2, v3, v4, v5\n      click them, or train with "
+        "--set allow_unclicked=true",
+    ),
 }
 SUSPICIOUS = {
     "extra_features": (lambda r: np.savez(r / "features" / "w.npz", features=1), "that are not annotated: w"),
     "feature_length": (features(lambda x: np.repeat(x, 2, 1)[:, : x.shape[1] * 5 // 4]), "v1 ("),
-    "unlabelled_videos": (rewrite(lambda d: d["v2"].update(annotations=[])), "1 video(s) without any label: v2"),
+    "unlabelled_videos": (rewrite(lambda d: d["v7"].update(annotations=[])), "1 video(s) without any label: v7"),
     "frame_rate": (rewrite(lambda d: d["v2"].update(num_frames=900)), "v2 (900 frames at 20 fps"),
     "instance_outside": (rewrite(lambda d: d["v7"]["annotations"][0].update(segment=[1, 99])), "v7 (1-99 s of"),
     "empty_instance": (rewrite(lambda d: d["v7"]["annotations"][0].update(segment=[1, 1])), "zero length: v7 at 1 s"),
@@ -117,10 +146,9 @@ SUSPICIOUS = {
         rewrite(lambda d: [item.update(label="jump") for v in d.values() for item in v["annotations"]]),
         "1 label(s) that no video has: run",
     ),
-    "repeated_click": (with_clicks(Click(0.5), Click(0.5)), "A1.txt: 1 click(s) given twice: v0 at 0.5 s"),
-    "unclicked_videos": (with_clicks(Click(0.5)), "A1.txt: 5 video(s) of subset training without any click: v1"),
+    "repeated_click": (among_clicks(Click(0.5), Click(0.5)), "A1.txt: 1 click(s) given twice: v0 at 0.5 s"),
     "action_click_outside": (
-        with_clicks(Click(0.0, "jump")),
+        among_clicks(Click(0.0, "jump")),
         "outside every instance of their action: v0 at 0 s (jump)",
     ),
 }
@@ -158,6 +186,43 @@ def test_a_click_inside_an_action_counts_with_both_ends(folder):
     (count,) = check_dataset(DatasetFolder(folder)).clicks
     assert (count.background, count.inside) == (0, 0)
     assert "action_click_outside" not in findings(folder)
+
+
+def test_unclicked_videos_are_a_warning_where_another_file_has_them(folder):
+    whole = folder / "clicks" / "A2.txt"
+    whole.write_bytes((folder / "clicks" / "A1.txt").read_bytes())
+    with_clicks(Click(0.5))(folder)
+    assert findings(folder)["unclicked_videos"].level == "warning"
+    assert run(folder).exit_code == 0
+    assert run(folder, "--clicks", "A1.txt").exit_code == 2
+    write_clicks(whole, [], LABELS)
+    assert findings(folder, click_files=["A2.txt"])["unclicked_videos"].items == tuple(f"v{i}" for i in range(6))
+
+
+def test_where_no_subset_is_called_training_it_is_the_clicked_one(folder):
+    rewrite(lambda d: [v.update(subset="val") for v in d.values() if v["subset"] == "training"])(folder)
+    rewrite(lambda d: d["v7"].update(annotations=[]))(folder)
+    assert findings(folder)["unlabelled_videos"].level == "warning"
+    rewrite(lambda d: d["v2"].update(annotations=[]))(folder)
+    assert "of subset val without any label: v2" in run(folder).stdout
+    assert run(folder).exit_code == 2
+
+
+def test_convert_has_the_exit_code_of_the_check(folder, tmp_path):
+    def convert(name):
+        arguments = ["dataset", "convert", folder, tmp_path / name, "--layout", "actionformer", "--fps", 20]
+        arguments += ["--annotations", folder / "annotations.json", "--clicks", folder / "clicks" / "A1.txt"]
+        return CliRunner().invoke(main, [*map(str, arguments), "--stride", "10", "--window", "10"])
+
+    for path in sorted((folder / "features").iterdir()):
+        np.save(path.with_suffix(".npy"), np.load(path)["features"].T)
+    done = convert("sound")
+    assert done.exit_code == 0, done.output
+    with_clicks(Click(0.5))(folder)
+    done = convert("broken")
+    assert done.exit_code == 2, done.output
+    assert "1 error(s)" in done.stderr
+    assert "wrote" in done.stderr
 
 
 def test_bad_paths_are_exit_code_2(folder):

@@ -58,7 +58,9 @@ def check(ctx: click.Context, data: Path, clicks: tuple[str, ...], features: boo
 @click.option("--prefix", default="", help="What file names have before the video's name, or the joint file's name.")
 @click.option("--skip-missing", is_flag=True, help="Leave out videos without features.")
 @click.option("--half", is_flag=True, help="Store features as float16.")
+@click.pass_context
 def convert_layout(
+    ctx: click.Context,
     source: Path,
     out: Path,
     layout: str,
@@ -72,7 +74,7 @@ def convert_layout(
     """Write another project's dataset as a dataset folder.
 
     SRC is the folder in that project's layout, DST what to write. Stopped, the same command goes on where it was. The
-    result is checked as by `backtal dataset check`.
+    result is checked as by `backtal dataset check`, with the same exit code.
 
     \b
     Examples:
@@ -86,4 +88,6 @@ def convert_layout(
     options = LayoutOptions(annotations, read_labels(labels), **numbers)
     opened = open_layout(layout, source, options)
     write_folder(opened, out, clicks=clicks, skip_missing=skip_missing, half=half)
-    click.echo(f"wrote {out}\n{check_dataset(DatasetFolder(out))}", err=True)
+    report = check_dataset(DatasetFolder(out))
+    click.echo(f"wrote {out}\n{report}", err=True)
+    ctx.exit(2 if report.broken else 0)
