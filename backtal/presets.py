@@ -277,7 +277,7 @@ def video_labels_only(recipe: Recipe) -> Recipe:
 
 
 def tiou_range(text: str) -> tuple[float, ...]:
-    """Thresholds from ``FIRST:LAST:STEP``, the last included, or from one number.
+    """Thresholds from ``FIRST:LAST:STEP``, the last included where a step ends there, or from one number.
 
     Example:
         >>> tiou_range("0.1:0.3:0.1")
@@ -286,7 +286,7 @@ def tiou_range(text: str) -> tuple[float, ...]:
     try:
         parts = [float(part) for part in text.split(":")]
         first, last, step = parts if len(parts) == 3 else (*parts, *parts, 1.0)
-        count = round((last - first) / step) + 1
+        count = int((last - first) / step + 1e-9) + 1
     except (ValueError, ZeroDivisionError, OverflowError):
         raise ConfigError(f"thresholds must be FIRST:LAST:STEP, got {text!r}") from None
     if not (step > 0 and 0 < first <= last <= 1 and count <= 1000):

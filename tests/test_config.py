@@ -68,6 +68,8 @@ def test_tiou_ranges():
     assert tiou_range("0.1:0.7:0.1") == PROTOCOLS["beoid"]
     assert tiou_range("0.5:0.95:0.05") == PROTOCOLS["activitynet"]
     assert tiou_range("0.5") == (0.5,)
+    assert tiou_range("0.5:0.99:0.1") == (0.5, 0.6, 0.7, 0.8, 0.9)
+    assert tiou_range("0.1:0.78:0.1")[-1] == 0.7
     for bad in ("", "a:b:c", "0.1:0.7", "0.7:0.1:0.1", "0:1:0.1", "0.1:1.1:0.1", "0.1:0.7:0", "0.1:0.7:1e-9"):
         with pytest.raises(ConfigError, match="FIRST:LAST:STEP"):
             tiou_range(bad)
