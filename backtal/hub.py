@@ -205,7 +205,10 @@ def push(
     with tempfile.TemporaryDirectory() as folder:
         save(folder, model, localization, state, facts=facts, name=repository)
         try:
-            repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+            created = api.create_repo(repository, private=private, exist_ok=True).repo_id
+            if created != repository:  # the card names it in full
+                repository = created
+                save(folder, model, localization, state, facts=facts, name=repository)
             if revision is not None and not create_pr:
                 api.create_branch(repository, branch=revision, exist_ok=True)
             commit = api.upload_folder(

@@ -321,6 +321,7 @@ def test_push_to_a_branch_or_pull_request(hub):
     model.push_to_hub("mine", token=TOKEN)
     branches = hub.repositories["me/mine"].branches
     main = branches["main"]
+    assert b"from_pretrained('me/mine')" in hub.repositories["me/mine"].commits[main]["README.md"]
     pushed = model.push_to_hub("me/mine", token=TOKEN, revision="next", commit_message="Better", facts={"a": "b"})
     assert pushed == f"me/mine@{branches['next']}"
     pushed = model.push_to_hub("me/mine", token=TOKEN, create_pr=True, facts={"c": "d"})
