@@ -222,6 +222,8 @@ def _claim(marker: Path, conversion: dict[str, Any]) -> None:
     if marker.exists():
         if read_json(marker) != conversion:
             raise DataError(f"{out}: another conversion was begun here; delete the folder or choose another")
+        for leftover in out.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: already there and not empty; delete it or choose another folder")
     else:

@@ -20,7 +20,7 @@ from backtal import (
 )
 from backtal.check import check_dataset
 from backtal.cli import main
-from backtal.datasets import DatasetFolder
+from backtal.datasets import DatasetFolder, write_folder
 
 
 def run(*arguments):
@@ -223,6 +223,20 @@ def test_convert_has_the_exit_code_of_the_check(folder, tmp_path):
     assert done.exit_code == 2, done.output
     assert "1 error(s)" in done.stderr
     assert "wrote" in done.stderr
+
+
+def test_a_conversion_that_goes_on_removes_what_a_killed_one_left(folder, tmp_path, monkeypatch):
+    def stop(path, content):
+        raise KeyboardInterrupt
+
+    out, data = tmp_path / "out", DatasetFolder(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("backtal.datasets.write_annotations", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_folder(data, out)
+    (out / "features" / ".v2.npz.abc.tmp").write_bytes(b"half")
+    write_folder(data, out)
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
 
 
 def test_bad_paths_are_exit_code_2(folder):
