@@ -643,6 +643,32 @@ def test_a_video_that_cannot_be_read_is_passed_over(data, serve, visit):
     assert len(asked) <= 2
 
 
+def test_opening_many_videos_does_not_make_the_page_ask_more_often(data, serve, visit):
+    page = visit(serve(data, "--labels", str(data / "labels.txt")))
+    asked = []
+
+    def advised(route):
+        asked.append(route.request.url)
+        content = route.fetch().json() | {"advised": True}
+        content["videos"][2]["duration"] = None  # is still being read
+        route.fulfill(json=content)
+
+    advice = {"labels": ["jump"], "suggestions": []} | dict.fromkeys(["background", "strongest", "which"], [0] * 40)
+    page.route("**/api/videos?*", advised)
+    page.route("**/api/videos", advised)
+    page.route("**/suggestions?*", lambda route: route.fulfill(json=advice))
+    page.reload()
+    ready(page)
+    for video in "babababa":
+        with page.expect_response("**/api/videos?*"):  # asks again when the advice is there
+            page.click(f"button[data-video={video}]")
+        named(page, video)
+    page.wait_for_timeout(1000)
+    asked.clear()
+    page.wait_for_timeout(9000)
+    assert len(asked) <= 3
+
+
 def test_a_folder_with_no_video_that_can_be_read(data, serve, visit):
     for path in (data / "videos").iterdir():
         path.write_text("nothing")

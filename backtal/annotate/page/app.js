@@ -253,7 +253,7 @@ function goAmong(frames, direction, otherwise) {
 
 // ---- the list of videos
 
-async function load() {
+async function load(again = false) {
   const who = state.all?.annotator ?? address().who;
   state.all = await get(`/api/videos${who ? `?annotator=${encodeURIComponent(who)}` : ""}`);
   $("dataset").textContent = state.all.dataset;
@@ -264,12 +264,12 @@ async function load() {
   );
   $("who").value = state.all.annotator;
   listVideos();
-  // The server reads the files one after the other. Where none was added to those it has read, one may be broken: less often.
+  // The server reads the files one after the other. Where that gets no further one may be broken: asked ever less often.
   const unread = state.all.videos.filter((video) => !video.duration).length;
-  state.pause = unread === state.unread ? Math.min(2 * state.pause, 60_000) : NEAR;
+  if (unread !== state.unread) state.pause = NEAR; else if (again) state.pause = Math.min(2 * state.pause, 60_000);
   state.unread = unread;
   clearTimeout(state.reading);
-  if (unread) state.reading = setTimeout(() => load().catch(() => {}), state.pause);
+  if (unread) state.reading = setTimeout(() => load(true).catch(() => {}), state.pause);
 }
 
 // Unfinished ones first where a model says which teach most.
