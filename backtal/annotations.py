@@ -12,6 +12,7 @@ from backtal.files import read_json, write_json
 from backtal.segments import Localization, Segment
 
 _AMBIGUOUS = "Ambiguous"
+MAX_FPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,10 @@ def _video(name: str, entry: Any, where: str) -> Video:
         ) from None
     if not 0 < duration < float("inf"):
         raise DataError(f"{where}: duration must be a positive number of seconds, got {duration}")
+    if fps is not None and not 0 < fps <= MAX_FPS:
+        raise DataError(f"{where}: fps must be positive and at most {MAX_FPS:,}, got {fps}")
+    if not 0 <= (video.num_frames or 0) <= MAX_FPS * duration + 1:
+        raise DataError(f"{where}: num_frames must be at most {MAX_FPS:,} a second, got {video.num_frames}")
     return video
 
 

@@ -195,6 +195,18 @@ BAD_DATA = {
         annotations(lambda c: c["database"]["v1"].update(duration=-1)),
         "duration must be a positive",
     ),
+    "negative frame rate": (
+        annotations(lambda c: c["database"]["v1"].update(fps=-25)),
+        "video v1: fps must be positive and at most 10,000, got -25.0",
+    ),
+    "immense frame rate": (
+        annotations(lambda c: c["database"]["v1"].update(fps=1e300)),
+        "video v1: fps must be positive and at most 10,000, got 1e+300",
+    ),
+    "more frames than time": (
+        annotations(lambda c: c["database"]["v1"].update(num_frames=10**12)),
+        "video v1: num_frames must be at most 10,000 a second, got 1000000000000",
+    ),
     "segment backwards": (
         annotations(lambda c: c["database"]["v1"]["annotations"][0].update(segment=[5, 2])),
         "video v1: segment [5.0, 2.0] of 'run': not an interval",

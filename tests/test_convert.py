@@ -158,6 +158,9 @@ def test_the_golden_checkpoint_converts(tmp_path):
     assert model.config.labels[3] == "action 3"
     assert (model.config.layout, model.config.feature_dim) == ("channel_blocks", 48)
     assert model.facts == {"recipe": "thumos14-released", "converted from": GOLDEN.name}
+    result = run("convert", GOLDEN, tmp_path / "out", "--recipe", "thumos14-released")
+    assert result.exit_code == 2
+    assert "out: already there and not empty; choose another folder" in result.stderr
     labels.write_text("one\n")
     result = run("convert", GOLDEN, tmp_path / "other", "--recipe", "thumos14-released", "--labels", labels)
     assert result.exit_code == 2

@@ -83,8 +83,11 @@ def convert(checkpoint: Path, out: Path, recipe_name: str, labels: Path | None) 
       backtal convert THUMOS14.pth MODEL --recipe thumos14-released --labels labels.txt
     """
     from backtal.convert import convert_released
+    from backtal.errors import CheckpointError
     from backtal.presets import recipe
 
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: already there and not empty; choose another folder")
     model = convert_released(checkpoint, recipe(recipe_name), read_labels(labels))
     model.save_pretrained(out)
     click.echo(f"wrote {out}: {len(model.config.labels)} classes, {model.config.feature_dim} channels", err=True)

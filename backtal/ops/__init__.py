@@ -183,7 +183,7 @@ def _suits_triton(x: Tensor) -> bool:
 
 def tf32_allowed() -> bool:
     """Whether convolutions may round float32 to TF32, as `torch.backends.cudnn` says (by default they may)."""
-    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
 
 
 def _autocast(x: Tensor, *others: Tensor | None) -> list[Any]:
