@@ -171,7 +171,7 @@ function show() {
 }
 
 function toggle(frame) {
-  if (state.opening) return;
+  if (state.opening || state.asked) return;
   const here = framesOf(state.annotation).get(frame) || [];
   const second = frame / state.info.rate;
   if (here.length) {
@@ -348,7 +348,7 @@ function showList(open) {
 // ---- labels
 
 function askForLabels() {
-  if (state.opening) return;
+  if (state.opening || state.asked) return;
   film.pause();
   const { annotation, info } = state;
   state.asked = { annotation, info, ticked: new Set(annotation.labels) };
@@ -410,11 +410,14 @@ $("filter").addEventListener("keydown", (event) => {
 $("labels-cancel").addEventListener("click", () => $("labels").close("cancel"));
 $("labels").addEventListener("cancel", () => { $("labels").returnValue = "cancel"; });
 $("labels").addEventListener("close", () => {
+  const { annotation } = state.asked;
+  const labels = chosen();
+  state.asked = null;
   if ($("labels").returnValue === "done") {
-    state.asked.annotation.change({ labels: chosen(), done: true });
+    annotation.change({ labels, done: true });
     nextUnfinished();
   } else {
-    state.asked.annotation.change({ labels: chosen() });
+    annotation.change({ labels });
   }
   $("labels").returnValue = "";
   strip.root.focus({ preventScroll: true });
