@@ -191,9 +191,12 @@ def read_dialect(
         raise DataError(f"{path}: no annotations of {len(unknown)} videos that the split names: {name_some(unknown)}")
     entries, order = {}, {}
     for name in kept:
-        entry = complete(name, dict(database[name]))
+        entry = dict(database[name])
         listed = entry.pop("annotations", None)
-        items = [item for item in listed or () if item.get("label") != _AMBIGUOUS]
+        if not isinstance(listed or [], list) or not all(isinstance(i, dict) and "label" in i for i in listed or ()):
+            raise DataError(f"{path}: video {name}: 'annotations' must be a list of objects with 'label' and 'segment'")
+        entry = complete(name, entry)
+        items = [item for item in listed or () if item["label"] != _AMBIGUOUS]
         order |= {item["label"]: item["label_id"] for item in items if "label_id" in item}
         frames = next((entry[key] for key in ("num_frames", "frames", "frame") if entry.get(key)), None)
         said = {"labels": entry.get("labels", [])} if listed is None else {"annotations": items}

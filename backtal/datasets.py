@@ -19,8 +19,8 @@ from backtal.click_files import read_clicks, write_clicks
 from backtal.clicks import BACKGROUND, Click, ClickTrack, check_clicks
 from backtal.config import ModelConfig
 from backtal.errors import DataError, name_some
-from backtal.features import VideoFeatures, check_fit, check_length, read_features, write_features
-from backtal.files import progress, read_json, write_json
+from backtal.features import VideoFeatures, check_fit, read_features, write_features
+from backtal.files import is_taken, progress, read_json, write_json
 
 SHORTEST = 5  # snippets: the smallest kernel that `backtal.train.for_dataset` derives from clicks
 _MARKER = ".conversion.json"
@@ -224,7 +224,7 @@ def _claim(marker: Path, conversion: dict[str, Any]) -> None:
             raise DataError(f"{out}: another conversion was begun here; delete the folder or choose another")
         for leftover in out.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif is_taken(out):
         raise DataError(f"{out}: already there and not empty; delete it or choose another folder")
     else:
         write_json(marker, conversion)
@@ -265,11 +265,10 @@ class TrainingSet(Dataset[Example]):
         clicks: clicks by video; None trains from video labels only.
         model: what the features must fit; its labels and feature dimension are not read.
         allow_unclicked: accept videos without a click.
-        kernel_per_gap: the recipe's: the kernel size will follow the clicks and fit the shortest video, which needs
-            `SHORTEST` snippets only.
 
     Attributes:
         shortest: snippets of the shortest video.
+        shortest_id: its name.
         click_gap: median number of snippets between two consecutive background clicks; None without any.
 
     Raises:
@@ -285,7 +284,6 @@ class TrainingSet(Dataset[Example]):
         model: ModelConfig,
         *,
         allow_unclicked: bool = False,
-        kernel_per_gap: float | None = None,
         cache_bytes: int = 4 << 30,
     ) -> None:
         self.folder, self.model, self.clicks = folder, model, clicks or {}
@@ -301,8 +299,6 @@ class TrainingSet(Dataset[Example]):
         self._cache: dict[int, VideoFeatures] = {}
         self._taught: list[Tensor] | None = None
         self._read_all(cache_bytes)
-        needed = min(SHORTEST, model.kernel_size) if kernel_per_gap and self.click_gap else model.kernel_size
-        check_length(self._shortest_id, self.shortest, needed)
 
     def _read_all(self, cache_bytes: int) -> None:
         """Check every file, keep what fits in memory, gather the mean and deviation of each channel."""
@@ -326,7 +322,7 @@ class TrainingSet(Dataset[Example]):
         assert first is not None
         self.feature_dim, self.feature_spec = first.features.shape[0], self.model.feature_spec or first.spec
         count, self.shortest = sum(lengths), min(lengths)
-        self._shortest_id = self.videos[lengths.index(self.shortest)].video_id
+        self.shortest_id = self.videos[lengths.index(self.shortest)].video_id
         self.click_gap = statistics.median(gaps) if gaps else None
         self.mean = (total / count).float()
         self.deviation = (squares / count - (total / count).square()).clamp(min=0).sqrt().float()

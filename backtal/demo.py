@@ -16,7 +16,7 @@ from backtal.datasets import DatasetFolder, TrainingSet
 from backtal.errors import DataError
 from backtal.evaluate import DetectionReport, evaluate
 from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
-from backtal.files import write_json
+from backtal.files import is_taken, write_json
 from backtal.model import BackTALModel
 from backtal.plot import save, timeline_of_video
 from backtal.presets import recipe, video_labels_only
@@ -49,7 +49,7 @@ def run(out: str | Path, seed: int = 0, *, size: tuple[int, int] = (100, 50), se
         DataError: if there is something in `out`.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise DataError(f"{out}: already there and not empty; delete it, or choose another folder with --out")
     _say(f"making a synthetic dataset of {sum(size)} videos: {out / 'data'}")
     folder = make_dataset(out / "data", seed, num_training=size[0], num_test=size[1])

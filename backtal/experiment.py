@@ -93,7 +93,7 @@ def measure(protocol: Protocol, run: Run, out: str | Path, *, threads: int | Non
         import torch
 
         torch.set_num_threads(threads)
-    training_set = _training_set(protocol, dataset, tracks, run.recipe)
+    training_set = TrainingSet(dataset, protocol.training, tracks, run.recipe.model, allow_unclicked=True)
     began = time.monotonic()
     fit(training_set, run.recipe, folder, resume=True)
     seconds = time.monotonic() - began
@@ -104,13 +104,6 @@ def measure(protocol: Protocol, run: Run, out: str | Path, *, threads: int | Non
     values["data"] = data
     write_json(result, values)
     return values
-
-
-def _training_set(
-    protocol: Protocol, dataset: DatasetFolder, tracks: Mapping[str, ClickTrack] | None, recipe: Recipe
-) -> TrainingSet:
-    gap = recipe.training.kernel_per_gap
-    return TrainingSet(dataset, protocol.training, tracks, recipe.model, allow_unclicked=True, kernel_per_gap=gap)
 
 
 def _fingerprint(protocol: Protocol, dataset: DatasetFolder, tracks: Mapping[str, ClickTrack] | None) -> str:
@@ -297,7 +290,8 @@ def ablate(
         dataset.annotations.subset(subset)
     if base.training.kernel_per_gap:
         tracks = dataset.clicks(dataset.click_files(clicks[:1]))
-        clicked = _training_set(protocol, dataset, tracks, base)
+        # Nothing of the features stays in memory while the runs go on in other processes.
+        clicked = TrainingSet(dataset, protocol.training, tracks, base.model, allow_unclicked=True, cache_bytes=0)
         base = base.with_settings([f"kernel_size={for_dataset(base, clicked).model.kernel_size}"])
     rows = TABLES[table].rows
     runs = [_run(row, base, clicks[i % len(clicks)], seed) for row in rows for i, seed in enumerate(seeds)]

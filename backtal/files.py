@@ -19,6 +19,11 @@ VIDEO_SUFFIXES = {
 }
 
 
+def is_taken(folder: Path) -> bool:
+    """Whether something is where a new folder is to be made: a file, or a folder that is not empty."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends without an error.

@@ -79,7 +79,10 @@ def released(root: Path, options: LayoutOptions) -> VideoDataset:
         if name in names:
             raise DataError(f"{path}: video {name} is in {names[name]} too")
         names[name] = path
-    given = _read_annotations(options.annotations, options.labels) if options.annotations else None
+    given = None
+    if options.annotations:
+        with _parsing(options.annotations):
+            given = read_dialect(options.annotations, options.labels)
     marks = {name: _vector(facts[path], "cls_label", path) for name, path in names.items()}
     labels = given.labels if given else options.labels
     labels = labels or tuple(f"class{i:03d}" for i in range(len(next(iter(marks.values())))))
@@ -168,7 +171,8 @@ def basnet(root: Path, options: LayoutOptions) -> VideoDataset:
             entry["duration"] = _covered(len(np.atleast_1d(read_npy(paths[name][0]))), spec)
         return entry
 
-    annotations = _read_annotations(where, options.labels, complete, keep=subsets)
+    with _parsing(where):
+        annotations = read_dialect(where, options.labels, complete, keep=subsets)
     readers = {name: partial(_read_npy_video, files, spec) for name, files in paths.items()}
     return _with_point_files(root, annotations, readers, sorted(root.glob("point_*/*.csv")))
 
@@ -186,7 +190,8 @@ def actionformer(root: Path, options: LayoutOptions) -> VideoDataset:
         raise DataError(f"{root}: expected one folder of .npy files, found {name_some(folders) or 'none'}")
     files = {path.stem.removeprefix(options.prefix): path for path in sorted(folders[0].glob(f"{options.prefix}*.npy"))}
     where = options.annotations or _only(sorted({*root.glob("annotations/*.json"), *root.glob("*.json")}), root)
-    annotations = _read_annotations(where, options.labels)
+    with _parsing(where):
+        annotations = read_dialect(where, options.labels)
     readers = {name: partial(_read_npy_video, (path,), spec) for name, path in files.items()}
     return VideoDataset(root, annotations, readers)
 
@@ -292,28 +297,6 @@ def _parsing(where: str | Path) -> Iterator[None]:
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, SystemError) as failure:
         # SystemError: numpy's for characters that Unicode does not have
         raise DataError(f"{where}: malformed: {failure}") from failure
-
-
-def _same(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    return entry
-
-
-def _read_annotations(
-    path: Path,
-    labels: tuple[str, ...] | None,
-    complete: Callable[[str, dict[str, Any]], dict[str, Any]] = _same,
-    keep: Iterable[str] | None = None,
-) -> Annotations:
-    """As `read_dialect`, of files of which nothing is sure."""
-
-    def checked(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-        items = entry.get("annotations") or []
-        if not isinstance(items, list) or not all(isinstance(item, dict) and "label" in item for item in items):
-            raise DataError(f"{path}: video {name}: 'annotations' must be a list of objects with 'label' and 'segment'")
-        return complete(name, entry)
-
-    with _parsing(path):
-        return read_dialect(path, labels, checked, keep)
 
 
 def _on_axis(video: Video, channels: np.ndarray, spec: FeatureSpec, default_rate: float | None = None) -> VideoFeatures:

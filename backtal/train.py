@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from backtal.config import Recipe
-from backtal.datasets import Batch, Example, TrainingSet, collate
+from backtal.datasets import SHORTEST, Batch, Example, TrainingSet, collate
 from backtal.errors import CheckpointError, ConfigError
+from backtal.features import check_length
 from backtal.files import atomic_path, progress, read_json, write_json
 from backtal.losses import BackTALLoss, taught_distribution
 from backtal.model import BackTALModel
@@ -94,10 +95,15 @@ def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
     Actions are about 0.3 times as long as two clicks are apart (median over median: 0.23 to 0.29 with the three
     files of human clicks of THUMOS14), and the network should see about one of them at a time: the odd number nearest
     to that many snippets, 5 to 15, and no more than the shortest video has.
+
+    Raises:
+        DataError: if the shortest video has fewer snippets than one kernel spans.
     """
-    kernel_size = recipe.model.kernel_size
-    if recipe.training.kernel_per_gap and training_set.click_gap:
-        wanted = min(max(recipe.training.kernel_per_gap * training_set.click_gap, 5), 15, training_set.shortest - 1)
+    kernel_size, shortest = recipe.model.kernel_size, training_set.shortest
+    gap = (recipe.training.kernel_per_gap or 0) * (training_set.click_gap or 0)
+    check_length(training_set.shortest_id, shortest, min(SHORTEST, kernel_size) if gap else kernel_size)
+    if gap:
+        wanted = min(max(gap, SHORTEST), 15, shortest - 1)
         kernel_size = 2 * round((wanted - 1) / 2) + 1
     model = replace(
         recipe.model,

@@ -344,7 +344,11 @@ def test_two_processes_train_together(folder, tmp_path):
 @pytest.mark.parametrize("settings", [["precision=bfloat16"], ["compile=true"]])
 def test_faster_arithmetic_learns_the_same(folder, tmp_path, settings, monkeypatch):
     graphs = []
-    backend = lambda graph, inputs: graphs.append(graph) or graph  # noqa: E731
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     recipe = RECIPE.with_settings(["dropout=0", "input_dropout=0"])
     run(folder, tmp_path / "a", recipe)

@@ -73,14 +73,7 @@ def train(
     chosen = chosen.with_settings([*settings, *([] if seed is None else [f"training.seed={seed}"])])
     folder = DatasetFolder(data)
     tracks = None if video_labels_only else folder.clicks(folder.click_files(clicks))
-    training_set = TrainingSet(
-        folder,
-        subset,
-        tracks,
-        chosen.model,
-        allow_unclicked=chosen.training.allow_unclicked,
-        kernel_per_gap=chosen.training.kernel_per_gap,
-    )
+    training_set = TrainingSet(folder, subset, tracks, chosen.model, allow_unclicked=chosen.training.allow_unclicked)
     fit(training_set, chosen, out, resume=resume, device=None if device == "auto" else device)
     click.echo(f"wrote {out}", err=True)
 

@@ -84,9 +84,10 @@ def convert(checkpoint: Path, out: Path, recipe_name: str, labels: Path | None) 
     """
     from backtal.convert import convert_released
     from backtal.errors import CheckpointError
+    from backtal.files import is_taken
     from backtal.presets import recipe
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise CheckpointError(f"{out}: already there and not empty; choose another folder")
     model = convert_released(checkpoint, recipe(recipe_name), read_labels(labels))
     model.save_pretrained(out)

@@ -110,8 +110,8 @@ def backward(
     streams, batch, taps, length = affinity.shape
     grad_x = torch.zeros_like(x) if needs_x else None
     # Added up over the chunks in float32 at least.
-    total = torch.promote_types(weight.dtype, torch.float32)
-    grad_taps = weight.new_zeros(taps, *weight.shape[:2], dtype=total) if needs_weight else None
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    grad_taps = weight.new_zeros(taps, *weight.shape[:2], dtype=exact) if needs_weight else None
     grad_affinity = torch.zeros_like(affinity) if needs_affinity else None
     for v in _chunks(batch, max(weight.shape[:2]), length):
         for tap, here, there in _taps(taps, dilation, length):
