@@ -2,25 +2,24 @@
 
 from importlib.metadata import version
 
-from backtal.cas import BackTALOutput
-from backtal.click_files import read_clicks, write_clicks
-from backtal.clicks import Click, ClickTrack, simulate_clicks
-from backtal.config import LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig
+from backtal.clicks import Click, ClickTrack, read_clicks, simulate_clicks, write_clicks
+from backtal.data import FeatureSpec, TimeAxis, VideoFeatures, read_features, write_features
 from backtal.errors import BackTALError, CheckpointError, ConfigError, DataError
-from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, read_features, write_features
-from backtal.layers import AffinityConv1d, EmbeddingHead, ForegroundFilter
-from backtal.localize import localize
-from backtal.losses import AffinityLoss, BackTALLoss, FrameLoss, ScoreSeparationLoss
-from backtal.model import BackTALModel
-from backtal.ops import affinity_conv1d, local_affinity
-from backtal.segments import (
-    Localization,
-    Segment,
-    nms,
-    read_predictions,
-    temporal_iou,
-    write_predictions,
+from backtal.nn import (
+    AffinityConv1d,
+    AffinityLoss,
+    BackTALLoss,
+    BackTALModel,
+    BackTALOutput,
+    EmbeddingHead,
+    ForegroundFilter,
+    FrameLoss,
+    ScoreSeparationLoss,
+    localize,
 )
+from backtal.ops import affinity_conv1d, local_affinity
+from backtal.segments import Localization, Segment, nms, read_predictions, temporal_iou, write_predictions
+from backtal.settings import LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig
 
 __version__ = version("backtal")
 

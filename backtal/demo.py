@@ -9,19 +9,20 @@ import click
 import numpy as np
 import torch
 
-from backtal.click_files import write_clicks
-from backtal.clicks import simulate_clicks
-from backtal.config import Recipe
-from backtal.datasets import DatasetFolder, TrainingSet
+from backtal.clicks.clicks import simulate_clicks
+from backtal.clicks.files import write_clicks
+from backtal.data.datasets import DatasetFolder
+from backtal.data.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
 from backtal.errors import DataError
-from backtal.evaluate import DetectionReport, evaluate
-from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
+from backtal.evaluation.evaluate import DetectionReport, evaluate
 from backtal.files import is_taken, write_json
-from backtal.model import BackTALModel
+from backtal.nn.model import BackTALModel
 from backtal.plot import save, timeline_of_video
-from backtal.presets import recipe, video_labels_only
-from backtal.segments import Segment, write_predictions
-from backtal.train import fit
+from backtal.segments.segments import Segment, write_predictions
+from backtal.settings.config import Recipe
+from backtal.settings.presets import recipe, video_labels_only
+from backtal.training.examples import TrainingSet
+from backtal.training.train import fit
 
 LABELS = ("dive", "jump", "serve", "throw", "vault")
 TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

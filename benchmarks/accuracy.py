@@ -14,12 +14,12 @@ import statistics
 from pathlib import Path
 
 from backtal import BackTALModel
-from backtal.datasets import DatasetFolder
-from backtal.ensemble import localize_together
-from backtal.evaluate import evaluate
-from backtal.experiment import Protocol, Run, baseline_run, measure_all
+from backtal.data import DatasetFolder
+from backtal.evaluation import evaluate
 from backtal.files import read_json
-from backtal.presets import recipe, tiou_range
+from backtal.nn import localize_together
+from backtal.settings import recipe, tiou_range
+from backtal.training import Protocol, Run, baseline_run, measure_all
 
 
 def main():

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from backtal import BackTALModel, BackTALOutput, FeatureSpec, Localization, localize, read_features
-from backtal.presets import recipe
-from backtal.stream import open_features, run_chunked
+from backtal.nn import open_features, run_chunked
+from backtal.settings import recipe
 
 
 def write(path: Path, length: int, dim: int) -> None:

@@ -21,10 +21,9 @@ from pathlib import Path
 import torch
 
 from backtal import AffinityConv1d, BackTALLoss, BackTALModel, affinity_conv1d
-from backtal.datasets import TrainingSet
 from backtal.demo import make_dataset
-from backtal.presets import recipe
-from backtal.train import fit
+from backtal.settings import recipe
+from backtal.training import TrainingSet, fit
 
 DRY = "--dry-run" in sys.argv
 DEVICE = "cpu" if DRY else "cuda"

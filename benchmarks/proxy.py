@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from backtal.datasets import DatasetFolder, TrainingSet
-from backtal.evaluate import evaluate
+from backtal.data import DatasetFolder
+from backtal.evaluation import evaluate
 from backtal.files import progress
-from backtal.localize import localize
-from backtal.presets import recipe, tiou_range
-from backtal.train import fit
-from backtal.tune import agreement, held_out, suggest
+from backtal.nn import localize
+from backtal.settings import recipe, tiou_range
+from backtal.training import TrainingSet, agreement, fit, held_out, suggest
 
 
 class Draw:

@@ -16,13 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backtal.annotations import write_annotations
-from backtal.click_files import write_clicks
-from backtal.clicks import damage_clicks
-from backtal.datasets import DatasetFolder
-from backtal.experiment import Protocol, Run, measure_all
-from backtal.features import write_features
-from backtal.presets import recipe
+from backtal.clicks import damage_clicks, write_clicks
+from backtal.data import DatasetFolder, write_annotations, write_features
+from backtal.settings import recipe
+from backtal.training import Protocol, Run, measure_all
 
 METHODS = {
     "plain convnet": ("compact", ("model.affinity=false", "loss.affinity=0", "separation=0")),

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from backtal import AffinityConv1d, BackTALLoss, BackTALModel, Localization, Segment, TimeAxis, affinity_conv1d
-from backtal.evaluate import evaluate
-from backtal.localize import localize
-from backtal.presets import recipe
+from backtal.evaluation import evaluate
+from backtal.nn import localize
+from backtal.settings import recipe
 
 WIDTH, LENGTH = 2048, 750
 

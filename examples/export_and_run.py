@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 
 from backtal import BackTALModel, BackTALOutput, TimeAxis, localize
-from backtal.export import export
+from backtal.interop import export
 
 model = BackTALModel.from_pretrained("shrec22")
 path = Path(tempfile.mkdtemp()) / "shrec22.onnx"

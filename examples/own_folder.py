@@ -7,12 +7,11 @@ import numpy as np
 import torch
 
 from backtal import Click, ClickTrack, Localization, Segment, TimeAxis, VideoFeatures, write_clicks, write_features
-from backtal.annotations import Annotations, Video, write_annotations
-from backtal.datasets import DatasetFolder, TrainingSet
-from backtal.diagnose import diagnose
+from backtal.data import Annotations, DatasetFolder, Video, write_annotations
+from backtal.evaluation import diagnose
 from backtal.plot import save, timeline_of_video
-from backtal.presets import recipe
-from backtal.train import fit
+from backtal.settings import recipe
+from backtal.training import TrainingSet, fit
 
 LABELS = ("open", "close", "stir")
 root, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)

@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from backtal import Segment, simulate_clicks, write_clicks
 
-DATA = Path(__file__).parent / "data"
+GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(os.environ.get("BACKTAL_SHARED", Path(__file__).parents[2] / "shared"))
 
 torch.set_num_threads(1)

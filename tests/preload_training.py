@@ -2,8 +2,8 @@
 
 import torch
 
-import backtal.presets
-import backtal.train  # noqa: F401
+import backtal.settings.presets
+import backtal.training.train  # noqa: F401
 
 torch.set_num_threads(1)
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports most of torch on its first use

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from backtal import DataError
-from backtal.check import check_dataset
-from backtal.clicks import background_stretches
+from backtal.clicks.clicks import background_stretches
+from backtal.data.check import check_dataset
 from backtal.demo import LABELS, make_dataset, run
 
 

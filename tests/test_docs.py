@@ -26,8 +26,8 @@ from backtal import Segment, read_predictions, simulate_clicks, write_clicks
 from backtal.cli import main
 from backtal.demo import make_dataset
 from backtal.files import write_json
-from backtal.presets import RECIPES
-from backtal.segments import temporal_iou
+from backtal.segments.segments import temporal_iou
+from backtal.settings.presets import RECIPES
 
 pytest.importorskip("matplotlib")
 
@@ -40,24 +40,24 @@ NOT_RUN = {
     "python3 -m venv .venv\n.venv/bin/pip install '.[plot]'": "installs; .ci/run does the same",
     "git clone REPOSITORY": "installs and tests; .ci/run does the same",
     "backtal demo": "a minute; tests/test_demo.py runs it smaller, .ci/run as it is",
-    "for table in": "93 trainings; tests/test_experiment.py runs one table smaller",
-    "backtal train DATA --out RUN --recipe between-clicks": "tests/test_train.py trains two stages",
-    "backtal ablate 7": "18 trainings; tests/test_experiment.py runs it smaller",
-    "backtal tune data --model": "six trainings; tests/test_tune.py runs it smaller",
-    "accelerate launch": "several processes; tests/test_train.py runs them",
-    "pip install 'backtal[annotate]'": "a page that serves until it is stopped; tests/test_annotate_page.py uses it",
-    "backtal annotate data --model": "serves until it is stopped; tests/test_annotate_page.py has suggestions",
+    "for table in": "93 trainings; tests/training/test_experiment.py runs one table smaller",
+    "backtal train DATA --out RUN --recipe between-clicks": "tests/training/test_train.py trains two stages",
+    "backtal ablate 7": "18 trainings; tests/training/test_experiment.py runs it smaller",
+    "backtal tune data --model": "six trainings; tests/training/test_tune.py runs it smaller",
+    "accelerate launch": "several processes; tests/training/test_train.py runs them",
+    "pip install 'backtal[annotate]'": "serves until it is stopped; tests/annotate/test_annotate_page.py uses it",
+    "backtal annotate data --model": "serves until it is stopped; tests/annotate/test_annotate_page.py has suggestions",
     "backtal extract data/videos --extractor torchvision/s3d --out data/features\nbacktal train": "needs videos and "
-    "weights; tests/test_annotate_page.py extracts and trains after annotating",
-    "backtal convert FILE.pth": "needs the authors' file; tests/test_convert.py runs it on one made here",
-    "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/test_layouts.py has each",
-    "backtal train DATA --out RUN --clicks A1.txt --clicks": "needs two projects' files; as tests/test_layouts.py",
+    "weights; tests/annotate/test_annotate_page.py extracts and trains after annotating",
+    "backtal convert FILE.pth": "needs the authors' file; tests/interop/test_convert.py runs it on one made here",
+    "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/data/test_layouts.py has each",
+    "backtal train DATA --out RUN --clicks A1.txt --clicks": "needs two projects' files; as tests/data/test_layouts.py",
     "pip install 'backtal[video]'": "installs",
-    "pip install 'backtal[ray]'": "installs 591 MB; tests/test_ray.py runs it where Ray is there",
-    "backtal clicks stats THUMOS14": "needs THUMOS14's annotations; tests/test_clicks_cli.py runs it where they are",
+    "pip install 'backtal[ray]'": "installs 591 MB; tests/video/test_ray.py runs it where Ray is there",
+    "backtal clicks stats THUMOS14": "needs THUMOS14's annotations; tests/cli/test_clicks_cli.py has it",
     "python benchmarks/": "measures for many minutes",
-    'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/test_hub.py has a server",
-    'model = BackTALModel.from_pretrained("runs/mine")  # knows': "pushes; tests/test_hub.py has a server",
+    'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/hub/test_hub.py has a server",
+    'model = BackTALModel.from_pretrained("runs/mine")  # knows': "pushes; tests/hub/test_hub.py has a server",
 }
 PLAIN = (
     "mine/annotations.json",

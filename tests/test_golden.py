@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, shared
+from conftest import GOLDEN, shared
 
 from backtal import (
     BackTALLoss,
@@ -17,13 +17,13 @@ from backtal import (
     affinity_conv1d,
     local_affinity,
 )
-from backtal.cas import BackTALOutput
-from backtal.convert import convert_released
-from backtal.datasets import read_annotations
-from backtal.evaluate import evaluate
-from backtal.localize import localize_arrays
+from backtal.data.datasets import read_annotations
+from backtal.evaluation.evaluate import evaluate
+from backtal.interop.convert import convert_released
+from backtal.nn.cas import BackTALOutput
+from backtal.nn.localize import localize_arrays
 from backtal.ops import BACKENDS
-from backtal.presets import recipe
+from backtal.settings.presets import recipe
 
 SETTINGS = {
     "THUMOS14": "thumos14-released",
@@ -40,7 +40,7 @@ def relative_error(found, expected) -> float:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", range(4))
 def test_affinity_convolution(case, backend):
-    arrays = np.load(DATA / "affinity_conv_channel_blocks.npz")
+    arrays = np.load(GOLDEN / "affinity_conv_channel_blocks.npz")
     golden = {n.split("/")[1]: torch.from_numpy(arrays[n]) for n in arrays.files if n.startswith(f"case{case}/")}
     x, embedding, weight = (golden[name].clone().requires_grad_() for name in ("x", "embedding", "weight"))
     affinity = local_affinity(embedding, weight.shape[2])
@@ -54,8 +54,8 @@ def test_affinity_convolution(case, backend):
 
 
 def test_network(tmp_path):
-    golden = {name: torch.from_numpy(a) for name, a in np.load(DATA / "network.npz").items()}
-    convert_released(DATA / "released_format_checkpoint.pth", recipe("thumos14-released")).save_pretrained(tmp_path)
+    golden = {name: torch.from_numpy(a) for name, a in np.load(GOLDEN / "network.npz").items()}
+    convert_released(GOLDEN / "released_format_checkpoint.pth", recipe("thumos14-released")).save_pretrained(tmp_path)
     model = BackTALModel.from_pretrained(tmp_path)
     with torch.inference_mode():
         out = model(golden["x"], base_stream=True)
@@ -72,7 +72,7 @@ def test_network(tmp_path):
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_losses(setting):
-    golden = {name: torch.from_numpy(np.asarray(a)) for name, a in np.load(DATA / f"loss_{setting}.npz").items()}
+    golden = {name: torch.from_numpy(np.asarray(a)) for name, a in np.load(GOLDEN / f"loss_{setting}.npz").items()}
     released = recipe(SETTINGS[setting])
     names = ("cas_base", "cas_supp", "embedding", "foreground")
     inputs = {name: golden[name].clone().requires_grad_() for name in names}
@@ -115,8 +115,8 @@ def test_losses(setting):
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_localize(setting):
-    arrays = np.load(DATA / f"localize_{setting}.npz")
-    golden = json.loads((DATA / f"localize_{setting}.json").read_text())
+    arrays = np.load(GOLDEN / f"localize_{setting}.npz")
+    golden = json.loads((GOLDEN / f"localize_{setting}.json").read_text())
     config = recipe(SETTINGS[setting]).localization
     total = apart = 0
     for case in golden["cases"]:

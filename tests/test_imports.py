@@ -1,18 +1,21 @@
-"""Imports go one way, in the order in which data flows, and importing the package stays light."""
+"""Imports between folders go one way, in the order in which data flows, and importing the package stays light."""
 
 import ast
+import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import backtal
 
 PACKAGE = Path(backtal.__file__).parent
 ORDER = [
-    *("errors", "files", "segments", "predictions", "clicks", "click_files", "features", "npy", "config", "presets"),
-    *("annotations", "click_stats", "datasets", "layouts", "check", "ops", "layers", "cas", "losses", "localize"),
-    *("checkpoint", "hub", "video", "stream", "model", "ensemble", "convert", "info", "evaluate", "topk", "diagnose"),
-    *("train", "tune", "experiment", "plot", "report", "export", "annotate", "demo", "cli", "__main__"),
+    *("errors", "files", "ops", "segments", "clicks", "data", "settings", "video", "hub", "nn", "interop"),
+    *("evaluation", "training", "plot", "report", "annotate", "demo", "cli", "__main__"),
 ]
 HEAVY = [
     *("triton", "torchvision", "matplotlib", "av", "cv2", "timm", "ray", "starlette", "uvicorn", "pandas"),
@@ -20,17 +23,61 @@ HEAVY = [
 ]
 
 
-def test_imports_point_upwards():
-    for path in PACKAGE.rglob("*.py"):
-        module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if module == "__init__":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "backtal":
-                parts = node.module.split(".")
-                names = [parts[1]] if len(parts) > 1 else [a.name for a in node.names if a.name in ORDER]
-                for name in names:
-                    assert ORDER.index(name) <= ORDER.index(module), f"{module} imports {name}"
+def imported(source: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything of the package that the code imports, at its top or inside functions."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.ImportFrom(module="backtal", names=names):
+                yield from ((node.lineno, f"backtal.{alias.name}") for alias in names if alias.name != "__version__")
+            case ast.ImportFrom(module=str(module), level=0) if module.startswith("backtal."):
+                yield node.lineno, module
+            case ast.ImportFrom(level=level) if level:
+                yield node.lineno, "a relative name"
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name) for alias in names if alias.name.startswith("backtal."))
+
+
+def faults(path: str, source: str) -> Iterator[str]:
+    """What breaks the order in the code of a file, whose path counts from the package's folder."""
+    folder = path.split("/")[0].removesuffix(".py")
+    for line, name in imported(source):
+        other = name.removeprefix("backtal.").split(".")[0]
+        if other not in ORDER:
+            yield f"backtal/{path}:{line} imports {name}: not where it is defined"
+        elif ORDER.index(other) > ORDER.index(folder):
+            yield f"backtal/{path}:{line} imports {name}, but {other} comes after {folder}"
+
+
+def test_imports_go_one_way():
+    found = []
+    for file in PACKAGE.rglob("*.py"):
+        if file != PACKAGE / "__init__.py":
+            found += faults(file.relative_to(PACKAGE).as_posix(), file.read_text(encoding="utf-8"))
+    assert not found, "\n".join(found)
+
+
+def test_every_file_and_folder_has_its_place():
+    there = {entry.stem for entry in PACKAGE.iterdir() if entry.suffix == ".py" or any(entry.glob("*.py"))}
+    assert there - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("from backtal.nn.model import X", "2 imports backtal.nn.model, but nn comes after data"),
+        ("def f():\n    import backtal.training", "3 imports backtal.training, but training comes after data"),
+        ("from backtal import hub", "2 imports backtal.hub, but hub comes after data"),
+        (
+            "from backtal import BackTALModel",
+            "2 imports backtal.BackTALModel: not where it is defined",
+        ),
+        ("from .features import X", "2 imports a relative name: not where it is defined"),
+        ("from backtal.clicks.files import X\nimport backtal\nfrom backtal import __version__", None),
+    ],
+)
+def test_the_import_that_breaks_the_order_is_named(code, message):
+    found = list(faults("data/check.py", f"import os\n{code}\n"))
+    assert found == ([f"backtal/data/check.py:{message}"] if message else [])
 
 
 def test_importing_the_package_stays_light():
@@ -42,3 +89,12 @@ def test_importing_the_package_stays_light():
 def test_public_names_are_documented():
     for name in backtal.__all__:
         assert getattr(backtal, name).__doc__, name
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_folders_hand_on_what_they_list(folder):
+    """The names of a folder are there, and are not modules, which a function of the same name would hide."""
+    handed_on = importlib.import_module(f"backtal.{folder}")
+    assert handed_on.__doc__
+    for name in getattr(handed_on, "__all__", []):
+        assert not isinstance(getattr(handed_on, name), ModuleType), name

@@ -10,13 +10,13 @@ import numpy as np
 from backtal.annotate.folder import Folder
 from backtal.annotate.frames import RATE, count_of
 from backtal.annotate.suggest import suggest, worth
-from backtal.cas import smooth
+from backtal.data.features import TimeAxis
 from backtal.errors import BackTALError
-from backtal.features import TimeAxis
-from backtal.localize import localize
-from backtal.model import BackTALModel
-from backtal.segments import Localization
-from backtal.stream import open_features
+from backtal.nn.cas import smooth
+from backtal.nn.localize import localize
+from backtal.nn.model import BackTALModel
+from backtal.nn.stream import open_features
+from backtal.segments.segments import Localization
 
 
 @dataclass(frozen=True, eq=False)

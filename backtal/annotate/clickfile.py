@@ -5,9 +5,9 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from backtal.click_files import parse_clicks, write_clicks
-from backtal.click_files.tables import rows
-from backtal.clicks import Click, ClickTrack
+from backtal.clicks.clicks import Click, ClickTrack
+from backtal.clicks.files import parse_clicks, write_clicks
+from backtal.clicks.forms.tables import rows
 from backtal.errors import DataError
 from backtal.files import atomic_path
 

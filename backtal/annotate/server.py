@@ -24,7 +24,7 @@ from backtal.annotate.folder import Folder, is_played
 from backtal.annotate.frames import HEIGHTS, RATE, SHEET, Facts, Sheets, count_of, read_facts
 from backtal.annotate.guard import Guard
 from backtal.annotate.store import Stale, State, Store
-from backtal.clicks import BACKGROUND
+from backtal.clicks.clicks import BACKGROUND
 from backtal.errors import BackTALError
 
 PAGE = Path(__file__).parent / "page"

@@ -20,8 +20,8 @@ from filelock import FileLock
 from backtal.annotate.clickfile import Mark, read_marks, replace_marks
 from backtal.annotate.folder import Folder
 from backtal.annotate.frames import Facts
-from backtal.annotations import parse_annotations
-from backtal.clicks import BACKGROUND
+from backtal.clicks.clicks import BACKGROUND
+from backtal.data.annotations import parse_annotations
 from backtal.errors import DataError, name_some
 from backtal.files import read_json, write_json
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtal.segments import Localization
+from backtal.segments.segments import Localization
 
 _WINDOW = 5  # frames over which the expected loss is averaged: 2 s
 _LEAST = 0.5  # expected loss, in units of the largest possible, below which nothing is proposed

@@ -67,7 +67,7 @@ def annotate(
         click.echo(f"backtal annotate: {file} is left out: {reason}", err=True)
     model = None
     if name is not None:
-        from backtal.model import BackTALModel
+        from backtal.nn.model import BackTALModel
 
         model = BackTALModel.from_pretrained(name)
 

@@ -57,9 +57,9 @@ def convert(
     """
     from collections import Counter
 
-    from backtal.click_files import BACKGROUND_NAMES, read_clicks, write_clicks
-    from backtal.clicks import BACKGROUND
-    from backtal.datasets import DatasetFolder
+    from backtal.clicks.clicks import BACKGROUND
+    from backtal.clicks.files import BACKGROUND_NAMES, read_clicks, write_clicks
+    from backtal.data.datasets import DatasetFolder
 
     annotations = DatasetFolder(data).annotations if data else None
     rates = fps or (annotations and annotations.frame_rates)
@@ -112,9 +112,9 @@ def simulate(
     """
     import numpy as np
 
-    from backtal.click_files import write_clicks
-    from backtal.clicks import simulate_action_clicks, simulate_clicks
-    from backtal.datasets import DatasetFolder
+    from backtal.clicks.clicks import simulate_action_clicks, simulate_clicks
+    from backtal.clicks.files import write_clicks
+    from backtal.data.datasets import DatasetFolder
     from backtal.errors import DataError, name_some
 
     annotations = DatasetFolder(data).annotations
@@ -149,8 +149,8 @@ def check(ctx: click.Context, data: Path, files: tuple[str, ...], as_json: bool)
       backtal clicks check DATA
       backtal clicks check DATA A1.txt --json
     """
-    from backtal.check import check_dataset
-    from backtal.datasets import DatasetFolder
+    from backtal.data.check import check_dataset
+    from backtal.data.datasets import DatasetFolder
 
     report = check_dataset(DatasetFolder(data), files, features=False, annotations=False)
     click.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
@@ -174,9 +174,9 @@ def stats(sources: tuple[Path, ...], figure: Path | None, as_json: bool) -> None
       backtal clicks stats DATA A1.txt A2.txt --json
       backtal clicks stats A1.txt
     """
-    from backtal.click_files import read_clicks
-    from backtal.click_stats import click_report
-    from backtal.datasets import DatasetFolder
+    from backtal.clicks.files import read_clicks
+    from backtal.data.click_stats import click_report
+    from backtal.data.datasets import DatasetFolder
     from backtal.errors import DataError
     from backtal.plot import click_positions, save
 

@@ -52,7 +52,7 @@ def thresholds(protocol_name: str | None, tiou: str | None, default: str) -> tup
     Raises:
         DataError: if both are given.
     """
-    from backtal.presets import protocol, tiou_range
+    from backtal.settings.presets import protocol, tiou_range
 
     if protocol_name and tiou:
         raise DataError("--protocol and --tiou exclude each other")

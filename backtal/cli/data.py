@@ -37,8 +37,8 @@ def check(ctx: click.Context, data: Path, clicks: tuple[str, ...], features: boo
       backtal dataset check DATA
       backtal dataset check DATA --clicks A1.txt --clicks A2.txt --no-features --json
     """
-    from backtal.check import check_dataset
-    from backtal.datasets import DatasetFolder
+    from backtal.data.check import check_dataset
+    from backtal.data.datasets import DatasetFolder
 
     report = check_dataset(DatasetFolder(data), clicks, features=features)
     click.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
@@ -81,9 +81,9 @@ def convert_layout(
       backtal dataset convert THUMOS14 DATA --layout lacp --clicks A1.txt
       backtal dataset convert data/thumos DATA --layout actionformer --stride 4 --window 16
     """
-    from backtal.check import check_dataset
-    from backtal.datasets import DatasetFolder, write_folder
-    from backtal.layouts import LayoutOptions, open_layout
+    from backtal.data.check import check_dataset
+    from backtal.data.datasets import DatasetFolder, write_folder
+    from backtal.data.layouts import LayoutOptions, open_layout
 
     options = LayoutOptions(annotations, read_labels(labels), **numbers)
     opened = open_layout(layout, source, options)

@@ -15,15 +15,15 @@ def export(model: str, out: Path, form: str) -> None:
     """Write the network of MODEL as an ONNX or torch.export graph.
 
     It runs without backtal, for any batch size and length. The file is run on random videos and compared with PyTorch;
-    stderr says how far apart they are. What goes in and comes out is written in the documentation of `backtal.export`.
+    stderr says how far apart they are. What goes in and comes out: the documentation of `backtal.interop.export`.
 
     \b
     Examples:
       backtal export RUN --out model.onnx
       backtal export shrec22 --format torch --out model.pt2
     """
-    from backtal.export import export as write
-    from backtal.model import BackTALModel
+    from backtal.interop.export import export as write
+    from backtal.nn.model import BackTALModel
 
     written = write(BackTALModel.from_pretrained(model), out, form)
     click.echo(f"wrote {out}; greatest difference from PyTorch {written.difference:.1e}", err=True)
@@ -50,11 +50,11 @@ def predictions(form: str, found: Path, out: Path, least_score: float | None, da
       backtal predictions found.json --to activitynet --least-score 0.3 --out strong.json
       backtal predictions found.json --to label-studio --data DATA --least-score 0.3 --out tasks.json
     """
-    from backtal.datasets import DatasetFolder
+    from backtal.data.datasets import DatasetFolder
     from backtal.errors import DataError
     from backtal.files import atomic_path, write_json
-    from backtal.predictions import label_studio_config, label_studio_tasks, write_csv
-    from backtal.segments import read_predictions, write_predictions
+    from backtal.segments.predictions import label_studio_config, label_studio_tasks, write_csv
+    from backtal.segments.segments import read_predictions, write_predictions
 
     videos = read_predictions(found)
     videos = videos if least_score is None else [video.above(least_score) for video in videos]

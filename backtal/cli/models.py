@@ -60,10 +60,11 @@ def train(
       backtal train DATA --out RUN --recipe thumos14 --seed 1 --set epochs=20
       backtal train DATA --out RUN --resume
     """
-    from backtal.datasets import DatasetFolder, TrainingSet
-    from backtal.presets import recipe
-    from backtal.presets import video_labels_only as without_clicks
-    from backtal.train import fit
+    from backtal.data.datasets import DatasetFolder
+    from backtal.settings.presets import recipe
+    from backtal.settings.presets import video_labels_only as without_clicks
+    from backtal.training.examples import TrainingSet
+    from backtal.training.train import fit
 
     chosen = recipe(recipe_name)
     if video_labels_only:
@@ -123,11 +124,11 @@ def localize(
       backtal localize video.mp4 --model RUN --out predictions.json
       backtal localize a.npz b.npz --model RUN --out predictions.json --set nms_threshold=0.4
     """
-    from backtal.config import Recipe
-    from backtal.ensemble import localize_together
     from backtal.files import progress
-    from backtal.model import BackTALModel
-    from backtal.segments import write_predictions
+    from backtal.nn.ensemble import localize_together
+    from backtal.nn.model import BackTALModel
+    from backtal.segments.segments import write_predictions
+    from backtal.settings.config import Recipe
     from backtal.video import is_video
 
     if out.is_dir():
@@ -198,13 +199,14 @@ def tune(
       backtal tune DATA --model RUN --out TUNED --clicks A1.txt
       backtal tune DATA --model RUN --out TUNED --kernel-size 5 --kernel-size 17 --kernel-size 33
     """
-    from backtal.config import Recipe, from_dict
-    from backtal.datasets import DatasetFolder, TrainingSet
+    from backtal.data.datasets import DatasetFolder
     from backtal.errors import ConfigError
     from backtal.files import read_json
-    from backtal.model import BackTALModel
-    from backtal.train import RECIPE_FILE, fit
-    from backtal.tune import tune as find_settings
+    from backtal.nn.model import BackTALModel
+    from backtal.settings.config import Recipe, from_dict
+    from backtal.training.examples import TrainingSet
+    from backtal.training.train import RECIPE_FILE, fit
+    from backtal.training.tune import tune as find_settings
 
     settings = read_json(run / RECIPE_FILE, ConfigError)
     settings.pop("data", None)
@@ -239,7 +241,7 @@ def _videos(path: Path, subset: str) -> Iterator[tuple[str, Path, Callable | Non
 
     Of each its name, the file or dataset folder, and what reads the features from the latter.
     """
-    from backtal.datasets import DatasetFolder
+    from backtal.data.datasets import DatasetFolder
     from backtal.video import is_video
 
     if not path.exists():
@@ -278,9 +280,9 @@ def evaluate(
       backtal evaluate predictions.json --data DATA
       backtal evaluate predictions.json --data DATA --protocol thumos14 --json
     """
-    from backtal.datasets import DatasetFolder
-    from backtal.evaluate import evaluate as evaluate_detections
-    from backtal.segments import read_predictions
+    from backtal.data.datasets import DatasetFolder
+    from backtal.evaluation.evaluate import evaluate as evaluate_detections
+    from backtal.segments.segments import read_predictions
 
     tious = thresholds(protocol_name, tiou, "0.1:0.7:0.1")
     truth = [video.ground_truth for video in DatasetFolder(data).annotations.subset(subset)]

@@ -40,12 +40,12 @@ def diagnose(
     """
     from dataclasses import replace
 
-    from backtal.datasets import DatasetFolder
-    from backtal.diagnose import diagnose as diagnose_detections
-    from backtal.model import BackTALModel
+    from backtal.data.datasets import DatasetFolder
+    from backtal.evaluation.diagnose import diagnose as diagnose_detections
+    from backtal.evaluation.topk import measure_top_frames
+    from backtal.nn.model import BackTALModel
     from backtal.plot import diagnosis_figure, save
-    from backtal.segments import read_predictions
-    from backtal.topk import measure_top_frames
+    from backtal.segments.segments import read_predictions
 
     dataset = DatasetFolder(data)
     truth = [video.ground_truth for video in dataset.annotations.subset(subset)]
@@ -90,7 +90,7 @@ def report(
       backtal report RUN --data DATA --out report.html
       backtal report runs/seed0 runs/seed1 runs/seed2 --data DATA --videos clips --out report.html
     """
-    from backtal.datasets import DatasetFolder
+    from backtal.data.datasets import DatasetFolder
     from backtal.report import measure, write_report
 
     tious = thresholds(protocol, tiou, "0.1:0.7:0.1")
@@ -146,9 +146,9 @@ def timeline(
     """
     from functools import partial
 
-    from backtal.datasets import DatasetFolder
-    from backtal.features import read_features
-    from backtal.model import BackTALModel
+    from backtal.data.datasets import DatasetFolder
+    from backtal.data.features import read_features
+    from backtal.nn.model import BackTALModel
     from backtal.plot import save, timeline_of_features, timeline_of_video
 
     if data.is_file():
@@ -184,8 +184,8 @@ def timeline(
 @_OUT
 def affinity(data: Path, name: str, video: str, seconds: tuple[float, ...], neighbours: int, out: Path) -> None:
     """Draw how alike the network finds a frame and its neighbours."""
-    from backtal.datasets import DatasetFolder
-    from backtal.model import BackTALModel
+    from backtal.data.datasets import DatasetFolder
+    from backtal.nn.model import BackTALModel
     from backtal.plot import affinity_of_video, save
 
     dataset = DatasetFolder(data)
@@ -199,7 +199,7 @@ def affinity(data: Path, name: str, video: str, seconds: tuple[float, ...], neig
 def training(run: Path, out: Path) -> None:
     """Draw the loss of RUN and its terms over the epochs."""
     from backtal.plot import save, training_curves
-    from backtal.train import LOG_FILE
+    from backtal.training.train import LOG_FILE
 
     save(training_curves(run / LOG_FILE, title=run.name), out)
 
@@ -218,10 +218,10 @@ def curves(
 
     PREDICTIONS are one file or several, each a curve.
     """
-    from backtal.datasets import DatasetFolder
-    from backtal.evaluate import evaluate
+    from backtal.data.datasets import DatasetFolder
+    from backtal.evaluation.evaluate import evaluate
     from backtal.plot import map_over_tiou, precision_recall, save
-    from backtal.segments import read_predictions
+    from backtal.segments.segments import read_predictions
 
     truth = [video.ground_truth for video in DatasetFolder(data).annotations.subset(subset)]
     found = {path.stem: read_predictions(path) for path in predictions}

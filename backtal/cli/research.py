@@ -32,7 +32,7 @@ def recipes(name: str | None, as_json: bool) -> None:
       backtal recipes
       backtal recipes thumos14-released --json
     """
-    from backtal.presets import RECIPES, sources
+    from backtal.settings.presets import RECIPES, sources
 
     if name is None:
         rows = [f"{recipe:26}{_USE.get(recipe, '')}" for recipe in RECIPES]
@@ -61,7 +61,7 @@ def info(model: str, as_json: bool) -> None:
       backtal info shrec22
       backtal info thumos14-released --json
     """
-    from backtal.info import measure
+    from backtal.interop.info import measure
 
     found = measure(model)
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
@@ -82,10 +82,10 @@ def convert(checkpoint: Path, out: Path, recipe_name: str, labels: Path | None) 
     Example:
       backtal convert THUMOS14.pth MODEL --recipe thumos14-released --labels labels.txt
     """
-    from backtal.convert import convert_released
     from backtal.errors import CheckpointError
     from backtal.files import is_taken
-    from backtal.presets import recipe
+    from backtal.interop.convert import convert_released
+    from backtal.settings.presets import recipe
 
     if is_taken(out):
         raise CheckpointError(f"{out}: already there and not empty; choose another folder")
@@ -132,10 +132,10 @@ def ablate(
       backtal ablate 9 --data DATA --out runs/ablations --clicks A1.txt --set epochs=20
       backtal ablate 7 --data THUMOS14 --out runs/thumos14 --training-subset val --tiou 0.3:0.7:0.1
     """
-    from backtal.datasets import DatasetFolder
-    from backtal.experiment import Protocol
-    from backtal.experiment import ablate as run_table
-    from backtal.presets import recipe
+    from backtal.data.datasets import DatasetFolder
+    from backtal.settings.presets import recipe
+    from backtal.training.experiment import Protocol
+    from backtal.training.experiment import ablate as run_table
 
     files = list(clicks) or [path.name for path in DatasetFolder(data).click_paths()]
     base = recipe(recipe_name).with_settings(settings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtal.errors import DataError
-from backtal.segments import Segment
+from backtal.segments.segments import Segment
 
 BACKGROUND = "background"
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from backtal.click_files import cvat, label_studio, tables, via
-from backtal.click_files.form import Form, Rates
-from backtal.clicks import BACKGROUND, Click, ClickTrack
+from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
+from backtal.clicks.forms import cvat, label_studio, tables, via
+from backtal.clicks.forms.form import Form, Rates
 from backtal.errors import DataError
 from backtal.files import atomic_path
 

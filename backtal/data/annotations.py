@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backtal.clicks import BACKGROUND
+from backtal.clicks.clicks import BACKGROUND
 from backtal.errors import DataError, name_some
 from backtal.files import read_json, write_json
-from backtal.segments import Localization, Segment
+from backtal.segments.segments import Localization, Segment
 
 _AMBIGUOUS = "Ambiguous"
 MAX_FPS = 10_000

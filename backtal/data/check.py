@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from backtal.annotations import Video
-from backtal.click_stats import ClickCount, clicks_inside_actions, count_clicks
-from backtal.clicks import BACKGROUND, Click, ClickTrack
-from backtal.datasets import SHORTEST, VideoDataset
+from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
+from backtal.data.annotations import Video
+from backtal.data.click_stats import ClickCount, clicks_inside_actions, count_clicks
+from backtal.data.datasets import SHORTEST, VideoDataset
+from backtal.data.features import FeatureSpec, TimeAxis
 from backtal.errors import DataError, name_some
-from backtal.features import FeatureSpec, TimeAxis
 from backtal.files import progress
 
 

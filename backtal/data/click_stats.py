@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtal.annotations import Video
-from backtal.clicks import BACKGROUND, Click, ClickTrack, background_stretches
+from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack, background_stretches
+from backtal.data.annotations import Video
 
 BINS = 10
 _LENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0)

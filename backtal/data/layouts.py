@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from backtal.annotations import Annotations, Video, parse_annotations, read_dialect
-from backtal.click_files import read_clicks
-from backtal.clicks import BACKGROUND, Click, ClickTrack
-from backtal.datasets import VideoDataset
+from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
+from backtal.clicks.files import read_clicks
+from backtal.data.annotations import Annotations, Video, parse_annotations, read_dialect
+from backtal.data.datasets import VideoDataset
+from backtal.data.features import FeatureSpec, TimeAxis, VideoFeatures, stack_channels
+from backtal.data.npy import read_npy, read_npz
 from backtal.errors import BackTALError, DataError, name_some
-from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, stack_channels
 from backtal.files import read_json, read_lines
-from backtal.npy import read_npy, read_npz
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from backtal.errors import DataError
-from backtal.evaluate import SegmentTable, Tables, match, overlaps, tables
-from backtal.segments import Localization
-from backtal.topk import TopFrames
+from backtal.evaluation.evaluate import SegmentTable, Tables, match, overlaps, tables
+from backtal.evaluation.topk import TopFrames
+from backtal.segments.segments import Localization
 
 KINDS = ("true positive", "double detection", "wrong label", "localization", "confusion", "background")
 ERRORS = KINDS[1:]
@@ -59,7 +59,7 @@ class Diagnosis:
             the label in the video). As in DETAD a find does not count below a normalized precision of 5 %.
         num_videos: videos in the ground truth.
         num_instances: instances in the ground truth.
-        top_frames: see `backtal.topk`; None where not measured.
+        top_frames: see `backtal.evaluation.topk`; None where not measured.
     """
 
     tiou: tuple[float, ...]

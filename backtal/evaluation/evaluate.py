@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtal.errors import DataError, name_some
-from backtal.segments import Localization
+from backtal.segments.segments import Localization
 
 
 @dataclass(frozen=True, eq=False)

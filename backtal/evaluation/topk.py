@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from backtal.cas import topk_count
-from backtal.datasets import VideoDataset
+from backtal.data.datasets import VideoDataset
 from backtal.files import progress
-from backtal.model import BackTALModel
-from backtal.segments import Localization
+from backtal.nn.cas import topk_count
+from backtal.nn.model import BackTALModel
+from backtal.segments.segments import Localization
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def measure_top_frames(model: BackTALModel, dataset: VideoDataset, subset: str =
     """How many of the k frames that make a video's score lie inside actions.
 
     For every video and each of its labels, the k frames of the highest activation; k is the model's, from
-    `backtal.cas.topk_count`.
+    `backtal.nn.cas.topk_count`.
 
     Args:
         model: whose activations.

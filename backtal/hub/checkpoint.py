@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backtal.config import LocalizationConfig, ModelConfig, from_dict
 from backtal.errors import CheckpointError, ConfigError, name_some
 from backtal.files import atomic_path
+from backtal.settings.config import LocalizationConfig, ModelConfig, from_dict
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RECIPE_FILE = "config.json", "model.safetensors", "README.md", "recipe.json"
 MAX_CONFIG, MAX_HEADER, MAX_PARAMETERS = 2**20, 2**20, 2**28

@@ -1,7 +1,7 @@
 """Checkpoints by name: what a name stands for, fetching from the Hub, publishing there.
 
 Only `huggingface_hub` talks to the Hub; its cache and environment variables apply. What a checkpoint folder is, and how
-it is read safely, is in `backtal.checkpoint`.
+it is read safely, is in `backtal.hub.checkpoint`.
 """
 
 import dataclasses
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from backtal.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_config, save, shorten
-from backtal.config import LocalizationConfig, ModelConfig
 from backtal.errors import CheckpointError
-from backtal.presets import RECIPES
+from backtal.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_config, save, shorten
+from backtal.settings.config import LocalizationConfig, ModelConfig
+from backtal.settings.presets import RECIPES
 
 # Short name -> repository and the commit that this version loads; None where nothing has been published.
 PUBLISHED: dict[str, tuple[str, str | None]] = {

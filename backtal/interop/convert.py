@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backtal.checkpoint import MAX_PARAMETERS, check_state, shorten
-from backtal.config import Recipe
 from backtal.errors import CheckpointError, ConfigError, name_some
-from backtal.model import BackTALModel
-from backtal.presets import RECIPES
+from backtal.hub.checkpoint import MAX_PARAMETERS, check_state, shorten
+from backtal.nn.model import BackTALModel
+from backtal.settings.config import Recipe
+from backtal.settings.presets import RECIPES
 
 RELEASED_NAMES = {
     "filter_module.conv_1.0.weight": "foreground_filter.conv_1.weight",

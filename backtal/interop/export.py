@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from backtal.errors import ConfigError
 from backtal.files import atomic_path
-from backtal.model import BackTALModel
+from backtal.nn.model import BackTALModel
 
 FORMATS = ("onnx", "torch")
 INPUTS, OUTPUTS = ("features", "lengths"), ("scores", "cas", "foreground", "magnitude")

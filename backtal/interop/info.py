@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from backtal.checkpoint import describe, load_config, run_facts, shorten
-from backtal.config import ModelConfig
 from backtal.errors import CheckpointError
-from backtal.hub import fetch
-from backtal.model import BackTALModel
-from backtal.presets import RECIPES
+from backtal.hub.checkpoint import describe, load_config, run_facts, shorten
+from backtal.hub.hub import fetch
+from backtal.nn.model import BackTALModel
+from backtal.settings.config import ModelConfig
+from backtal.settings.presets import RECIPES
 
 PAPER_PARAMETERS, PAPER_FLOPS = 4.29e6, 6.51e9
 _WHY = (

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from backtal.data.features import VideoFeatures
 from backtal.errors import ConfigError
-from backtal.features import VideoFeatures
-from backtal.localize import localize
-from backtal.model import BackTALModel
-from backtal.segments import Localization
+from backtal.nn.localize import localize
+from backtal.nn.model import BackTALModel
+from backtal.segments.segments import Localization
 
 if TYPE_CHECKING:
     from backtal.video import Extractor

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from backtal.cas import BackTALOutput, smooth
-from backtal.config import LocalizationConfig
-from backtal.features import TimeAxis
-from backtal.segments import Localization, Segment, nms, soft_nms
+from backtal.data.features import TimeAxis
+from backtal.nn.cas import BackTALOutput, smooth
+from backtal.segments.segments import Localization, Segment, nms, soft_nms
+from backtal.settings.config import LocalizationConfig
 
 
 def localize(

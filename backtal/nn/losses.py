@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backtal.cas import BackTALOutput, frame_mask, smooth, topk_count, topk_mean
-from backtal.config import LossConfig
+from backtal.nn.cas import BackTALOutput, frame_mask, smooth, topk_count, topk_mean
 from backtal.ops import unit_vectors
+from backtal.settings.config import LossConfig
 
 
 def video_loss(scores: Tensor, labels: Tensor, *, background: bool) -> Tensor:

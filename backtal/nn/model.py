@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backtal import checkpoint, hub
-from backtal.cas import BackTALOutput, frame_mask, topk_mean
-from backtal.config import LocalizationConfig, ModelConfig
+from backtal.data.features import FeatureSpec, TimeAxis, VideoFeatures, check_fit, check_length, read_features
 from backtal.errors import ConfigError
-from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, check_fit, check_length, read_features
-from backtal.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
-from backtal.localize import localize
+from backtal.hub import checkpoint, hub
+from backtal.nn.cas import BackTALOutput, frame_mask, topk_mean
+from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
+from backtal.nn.localize import localize
+from backtal.nn.stream import Source, Summary, open_features, run_chunked
 from backtal.ops import local_affinity, neighbours
-from backtal.segments import Localization
-from backtal.stream import Source, Summary, open_features, run_chunked
+from backtal.segments.segments import Localization
+from backtal.settings.config import LocalizationConfig, ModelConfig
 
 if TYPE_CHECKING:
     from backtal.video import Extractor
@@ -238,7 +238,7 @@ class BackTALModel(nn.Module):
         """The class activation sequence of one video, however long, and when each of its snippets is.
 
         Args:
-            source: features piece by piece, for example `backtal.stream.open_features`.
+            source: features piece by piece, for example `backtal.nn.open_features`.
             ignore_spec: as in `localize`.
 
         Raises:
@@ -345,9 +345,9 @@ class BackTALModel(nn.Module):
         """Load a checkpoint, in evaluation mode.
 
         Nothing of a checkpoint is executed, and no memory is taken for weights before file and configuration are
-        known to agree (see `backtal.checkpoint`). The weights come in torch's default type, float32, however they are
-        stored. Called on a model, ``model.from_pretrained("thumos14")`` leaves that model alone and also returns a new
-        one.
+        known to agree (see `backtal.hub.checkpoint`). The weights come in torch's default type, float32, however they
+        are stored. Called on a model, ``model.from_pretrained("thumos14")`` leaves that model alone and also returns a
+        new one.
 
         Args:
             name_or_path: ``"thumos14"``, ``"activitynet1.2"``, ``"hacs"``, ``"beoid"`` or ``"shrec22"`` (which comes

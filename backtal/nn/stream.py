@@ -18,10 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backtal.cas import BackTALOutput, topk_mean
-from backtal.config import ModelConfig
-from backtal.errors import DataError
-from backtal.features import (
+from backtal.data.features import (
     FeatureSpec,
     TimeAxis,
     VideoFeatures,
@@ -29,6 +26,9 @@ from backtal.features import (
     read_axis,
     read_features,
 )
+from backtal.errors import DataError
+from backtal.nn.cas import BackTALOutput, topk_mean
+from backtal.settings.config import ModelConfig
 
 CHUNK = 4096
 

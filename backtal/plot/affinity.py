@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from backtal.data.features import TimeAxis
 from backtal.errors import DataError
-from backtal.features import TimeAxis
 from backtal.plot.style import COLOURS, INK, TRUTH, new_figure, tidy
-from backtal.segments import Localization
+from backtal.segments.segments import Localization
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

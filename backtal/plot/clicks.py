@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtal.click_stats import BINS, ClickReport
+from backtal.data.click_stats import BINS, ClickReport
 from backtal.errors import DataError
 from backtal.plot.style import INK, TRUTH, new_figure, style, tidy
 
@@ -22,7 +22,7 @@ def click_positions(report: ClickReport, *, title: str | None = None) -> "Figure
     position is than if clicks were uniform; uniform ones stay within the grey band in 19 of 20 cases.
 
     Args:
-        report: what `backtal.click_stats.click_report` found.
+        report: what `backtal.data.click_report` found.
         title: heading.
 
     Raises:

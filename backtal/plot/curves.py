@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backtal.errors import DataError
-from backtal.evaluate import DetectionReport, match, tables
+from backtal.evaluation.evaluate import DetectionReport, match, tables
 from backtal.files import read_lines
 from backtal.plot.style import INK, new_figure, style, tidy
-from backtal.segments import Localization
+from backtal.segments.segments import Localization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def map_over_tiou(reports: Mapping[str, DetectionReport], *, title: str | None =
 
     Example:
         >>> from backtal import Segment
-        >>> from backtal.evaluate import evaluate
+        >>> from backtal.evaluation import evaluate
         >>> video = Localization("v", 9.0, (Segment(1, 3, "jump"),))
         >>> figure = map_over_tiou({"perfect": evaluate([video], [video], [0.3, 0.5, 0.7])})
         >>> figure.axes[0].lines[0].get_ydata().tolist()

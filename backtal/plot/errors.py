@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtal.diagnose import ERRORS, KINDS, Diagnosis
+from backtal.evaluation.diagnose import ERRORS, KINDS, Diagnosis
 from backtal.plot.style import HATCHES, INK, Style, new_figure, style, tidy
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def diagnosis_figure(diagnoses: Mapping[str, Diagnosis] | Diagnosis, *, title: s
 
     Example:
         >>> from backtal import Localization, Segment
-        >>> from backtal.diagnose import diagnose
+        >>> from backtal.evaluation import diagnose
         >>> video = Localization("v", 9.0, (Segment(1, 3, "jump"),))
         >>> [axes.get_label() for axes in diagnosis_figure(diagnose([video], [video])).axes]
         ['kinds', 'gain', 'missed']

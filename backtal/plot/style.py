@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtal.errors import DataError
 from backtal.files import atomic_path
-from backtal.segments import Localization
+from backtal.segments.segments import Localization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backtal.clicks import ClickTrack
+from backtal.clicks.clicks import ClickTrack
+from backtal.data.features import TimeAxis
 from backtal.errors import DataError
-from backtal.features import TimeAxis
 from backtal.plot.style import FOREGROUND, INK, TRUTH, Style, new_figure, styles_of
-from backtal.segments import Localization, Segment
+from backtal.segments.segments import Localization, Segment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

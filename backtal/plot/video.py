@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backtal.annotations import Video
-from backtal.clicks import ClickTrack
-from backtal.datasets import VideoDataset
-from backtal.features import VideoFeatures
-from backtal.model import BackTALModel
+from backtal.clicks.clicks import ClickTrack
+from backtal.data.annotations import Video
+from backtal.data.datasets import VideoDataset
+from backtal.data.features import VideoFeatures
+from backtal.nn.model import BackTALModel
 from backtal.ops import local_affinity
 from backtal.plot.affinity import affinity_mask
 from backtal.plot.timeline import Frames, timeline
-from backtal.segments import Localization
+from backtal.segments.segments import Localization
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backtal.annotations import Video
-from backtal.datasets import VideoDataset
-from backtal.diagnose import Diagnosis, VideoScore, diagnose, rank_videos
+from backtal.data.annotations import Video
+from backtal.data.datasets import VideoDataset
 from backtal.errors import DataError
-from backtal.evaluate import DetectionReport, evaluate
+from backtal.evaluation.diagnose import Diagnosis, VideoScore, diagnose, rank_videos
+from backtal.evaluation.evaluate import DetectionReport, evaluate
+from backtal.evaluation.topk import measure_top_frames
 from backtal.files import progress, read_json
-from backtal.model import BackTALModel
+from backtal.nn.model import BackTALModel
 from backtal.plot.curves import read_log
-from backtal.segments import Localization, read_predictions
-from backtal.topk import measure_top_frames
-from backtal.train import LOG_FILE, RECIPE_FILE
+from backtal.segments.segments import Localization, read_predictions
+from backtal.training.train import LOG_FILE, RECIPE_FILE
 
 DEFAULT_TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 

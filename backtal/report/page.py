@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import backtal
-from backtal.annotations import Video
+from backtal.data.annotations import Video
 from backtal.errors import DataError
 from backtal.files import atomic_path
 from backtal.plot import (
@@ -26,7 +26,7 @@ from backtal.plot import (
 from backtal.plot.timeline import Frames
 from backtal.report.html import Html, html, page, picture, settings, table, tag
 from backtal.report.measure import Measured, MeasuredRun
-from backtal.segments import Segment
+from backtal.segments.segments import Segment
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".m4v", ".mov", ".mkv", ".ogv", ".avi")
 

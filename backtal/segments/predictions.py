@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 from backtal.errors import DataError
 from backtal.files import atomic_path
-from backtal.segments import Localization
+from backtal.segments.segments import Localization
 
 if TYPE_CHECKING:
     import pandas

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union
 
+from backtal.data.features import FeatureSpec
 from backtal.errors import ConfigError
-from backtal.features import FeatureSpec
 
 Config = TypeVar("Config")
 
@@ -141,7 +141,7 @@ class TrainingConfig:
         precision: of the network's products; weights, losses and Adam stay float32 (autocast).
         compile: run the network through ``torch.compile``.
         kernel_per_gap: the network's kernel size as a fraction of the median distance between two background clicks in
-            snippets, between 5 and 15; None, or without clicks, as the model says. See `backtal.train.for_dataset`.
+            snippets, between 5 and 15; None, or without clicks, as the model says: `backtal.training.for_dataset`.
     """
 
     epochs: int = 100

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from backtal.config import LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig
 from backtal.errors import ConfigError
+from backtal.settings.config import LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig
 
 PROTOCOLS: dict[str, tuple[float, ...]] = {
     "thumos14": (0.3, 0.4, 0.5, 0.6, 0.7),

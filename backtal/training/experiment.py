@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from backtal.clicks import ClickTrack, simulate_action_clicks
-from backtal.config import Recipe
-from backtal.datasets import DatasetFolder, TrainingSet
+from backtal.clicks.clicks import ClickTrack, simulate_action_clicks
+from backtal.data.datasets import DatasetFolder
 from backtal.errors import ConfigError, DataError
-from backtal.evaluate import evaluate
+from backtal.evaluation.evaluate import evaluate
 from backtal.files import progress, read_json, write_json
-from backtal.model import BackTALModel
-from backtal.presets import video_labels_only
-from backtal.train import fit, for_dataset
+from backtal.nn.model import BackTALModel
+from backtal.settings.config import Recipe
+from backtal.settings.presets import video_labels_only
+from backtal.training.examples import TrainingSet
+from backtal.training.train import fit, for_dataset
 
 
 @dataclass(frozen=True)

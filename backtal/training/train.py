@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from backtal.config import Recipe
-from backtal.datasets import SHORTEST, Batch, Example, TrainingSet, collate
+from backtal.data.datasets import SHORTEST
+from backtal.data.features import check_length
 from backtal.errors import CheckpointError, ConfigError
-from backtal.features import check_length
 from backtal.files import atomic_path, progress, read_json, write_json
-from backtal.losses import BackTALLoss, taught_distribution
-from backtal.model import BackTALModel
+from backtal.nn.losses import BackTALLoss, taught_distribution
+from backtal.nn.model import BackTALModel
+from backtal.settings.config import Recipe
+from backtal.training.examples import Batch, Example, TrainingSet, collate
 
 RECIPE_FILE, LOG_FILE, STATE_FILE = "recipe.json", "log.jsonl", "state.safetensors"
 

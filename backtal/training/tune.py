@@ -13,17 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtal.cas import BackTALOutput
-from backtal.clicks import BACKGROUND, ClickTrack
-from backtal.config import LocalizationConfig, Recipe
-from backtal.datasets import TrainingSet, VideoDataset
+from backtal.clicks.clicks import BACKGROUND, ClickTrack
+from backtal.data.datasets import VideoDataset
+from backtal.data.features import TimeAxis
 from backtal.errors import ConfigError, DataError
-from backtal.features import TimeAxis
 from backtal.files import progress
-from backtal.localize import localize
-from backtal.model import BackTALModel
-from backtal.segments import Localization
-from backtal.train import fit, for_dataset
+from backtal.nn.cas import BackTALOutput
+from backtal.nn.localize import localize
+from backtal.nn.model import BackTALModel
+from backtal.segments.segments import Localization
+from backtal.settings.config import LocalizationConfig, Recipe
+from backtal.training.examples import TrainingSet
+from backtal.training.train import fit, for_dataset
 
 
 class HeldOut(NamedTuple):

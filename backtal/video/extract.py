@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backtal.data.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
 from backtal.errors import ConfigError, DataError
-from backtal.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
 from backtal.files import progress
 from backtal.video.decode import Video, import_av
 from backtal.video.extractors import Extractor

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from backtal.data.features import FeatureSpec
 from backtal.errors import ConfigError, DataError, name_some
-from backtal.features import FeatureSpec
 from backtal.video.flow import FlowFunction
 
 

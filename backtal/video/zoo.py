@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backtal.data.features import FeatureSpec
 from backtal.errors import ConfigError, DataError
-from backtal.features import FeatureSpec
 from backtal.video.extractors import Extractor, Options, load_weights, own_weights, register
 from backtal.video.flow import flow_function, rescale_flow
 from backtal.video.i3d import FEATURE_DIM, InceptionI3d

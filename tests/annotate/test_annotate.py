@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from video_files import flash, moving_bar, times_at, write_sound, write_video
 
 from backtal import Click, ClickTrack, DataError, Localization, Segment, read_clicks, write_clicks
-from backtal.annotations import read_annotations
 from backtal.cli import main
+from backtal.data.annotations import read_annotations
 
 pytest.importorskip("starlette")
 pytest.importorskip("av")

@@ -15,7 +15,7 @@ from conftest import TINY
 
 from backtal import read_clicks
 from backtal.cli import main
-from backtal.datasets import DatasetFolder
+from backtal.data.datasets import DatasetFolder
 
 pytest.importorskip("starlette")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -7,12 +7,12 @@ from click.testing import CliRunner
 from conftest import LABELS, shared
 
 from backtal import Click, ClickTrack, read_clicks, write_clicks
-from backtal.annotations import read_annotations, read_dialect, write_annotations
-from backtal.check import check_dataset
 from backtal.cli import clicks as commands
 from backtal.cli import main
-from backtal.click_files import FORMS
-from backtal.datasets import DatasetFolder
+from backtal.clicks.files import FORMS
+from backtal.data.annotations import read_annotations, read_dialect, write_annotations
+from backtal.data.check import check_dataset
+from backtal.data.datasets import DatasetFolder
 
 
 def backtal(*arguments, code=0):

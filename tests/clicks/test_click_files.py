@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtal import Click, ClickTrack, DataError, read_clicks, write_clicks
-from backtal.click_files import BACKGROUND_NAMES, FORMS
-from backtal.click_files.form import video_of
+from backtal.clicks.files import BACKGROUND_NAMES, FORMS
+from backtal.clicks.forms.form import video_of
 
 RATES = {"lacp", "cvat", "label-studio"}
 LABELS = ("jump", "High Jump", 'Ünïcode, "quoted" & <b>\'s', "跳")

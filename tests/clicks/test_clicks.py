@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtal import Click, ClickTrack, DataError, Segment, read_clicks, simulate_clicks, write_clicks
-from backtal.clicks import background_stretches, check_clicks, damage_clicks, simulate_action_clicks
+from backtal.clicks.clicks import background_stretches, check_clicks, damage_clicks, simulate_action_clicks
 
 HEADER = "URLID,URL,TagID,Tag,Start,End,Time,State\n"
 

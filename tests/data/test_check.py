@@ -18,9 +18,9 @@ from backtal import (
     write_clicks,
     write_features,
 )
-from backtal.check import check_dataset
 from backtal.cli import main
-from backtal.datasets import DatasetFolder, write_folder
+from backtal.data.check import check_dataset
+from backtal.data.datasets import DatasetFolder, write_folder
 
 
 def run(*arguments):
@@ -231,7 +231,7 @@ def test_a_conversion_that_goes_on_removes_what_a_killed_one_left(folder, tmp_pa
 
     out, data = tmp_path / "out", DatasetFolder(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("backtal.datasets.write_annotations", stop)
+        patch.setattr("backtal.data.datasets.write_annotations", stop)
         with pytest.raises(KeyboardInterrupt):
             write_folder(data, out)
     (out / "features" / ".v2.npz.abc.tmp").write_bytes(b"half")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtal import Click, ClickTrack, Localization, Segment, read_clicks, simulate_clicks
-from backtal.annotations import Video, read_annotations
-from backtal.click_stats import Agreement, click_report, count_clicks, kolmogorov_smirnov
+from backtal.data.annotations import Video, read_annotations
+from backtal.data.click_stats import Agreement, click_report, count_clicks, kolmogorov_smirnov
 
 # Stretches 0-10, 20-20.5, 21-30 and 40-60; the actions at 10, 20.5 and 30 are two runs, as half a second is no gap.
 TRUTH = (Segment(10, 20, "jump"), Segment(20.5, 21, "run"), Segment(30, 40, "jump"))

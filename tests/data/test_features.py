@@ -18,8 +18,8 @@ from backtal import (
     read_features,
     write_features,
 )
-from backtal.npy import read_npz
-from backtal.stream import open_features
+from backtal.data.npy import read_npz
+from backtal.nn.stream import open_features
 
 
 def save(path, **arrays):

@@ -13,14 +13,15 @@ from click.testing import CliRunner
 from conftest import shared
 
 from backtal import Click, ConfigError, DataError, Segment, TimeAxis, read_clicks, simulate_clicks, write_clicks
-from backtal.annotations import read_annotations, write_annotations
-from backtal.check import check_dataset
 from backtal.cli import main
-from backtal.clicks import ClickTrack
-from backtal.datasets import DatasetFolder, TrainingSet, write_folder
-from backtal.layouts import LAYOUTS, LayoutOptions, open_layout
-from backtal.npy import read_npy
-from backtal.presets import recipe
+from backtal.clicks.clicks import ClickTrack
+from backtal.data.annotations import read_annotations, write_annotations
+from backtal.data.check import check_dataset
+from backtal.data.datasets import DatasetFolder, write_folder
+from backtal.data.layouts import LAYOUTS, LayoutOptions, open_layout
+from backtal.data.npy import read_npy
+from backtal.settings.presets import recipe
+from backtal.training.examples import TrainingSet
 
 DIM = 2
 LABELS = ("jump", "run", "throw")
@@ -600,7 +601,7 @@ def pickled(path, content, protocol=4):
 def test_a_pickle_cannot_make_objects_of_raw_bytes(payload, tmp_path):
     # In a process of its own: where the array is made, reading it ends the process.
     path = pickled(tmp_path / "a.npy", [payload])
-    code = "import sys; from backtal.npy import read_npy; print(read_npy(sys.argv[1]))"
+    code = "import sys; from backtal.data.npy import read_npy; print(read_npy(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert done.returncode == 1
     assert f"DataError: {path}: " in done.stderr

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from test_evaluate import literal, videos
 
 from backtal import BackTALModel, DataError, Localization, ModelConfig, Segment, temporal_iou
-from backtal.datasets import DatasetFolder
-from backtal.diagnose import ERRORS, KINDS, diagnose, rank_videos
-from backtal.topk import count_inside, measure_top_frames
+from backtal.data.datasets import DatasetFolder
+from backtal.evaluation.diagnose import ERRORS, KINDS, diagnose, rank_videos
+from backtal.evaluation.topk import count_inside, measure_top_frames
 
 TRUTH = [Localization("v", 20.0, (Segment(0, 4, "jump"), Segment(10, 14, "jump"), Segment(5, 9, "run")))]
 FOUND = [

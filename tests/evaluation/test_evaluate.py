@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtal import DataError, Localization, Segment, temporal_iou
-from backtal.evaluate import evaluate
+from backtal.evaluation.evaluate import evaluate
 
 TIOU = [0.1, 0.3, 0.5, 0.7]
 

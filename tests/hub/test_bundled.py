@@ -8,12 +8,12 @@ import torch
 from conftest import shared
 
 from backtal import BackTALModel, DataError, TimeAxis, VideoFeatures
-from backtal.datasets import DatasetFolder
-from backtal.evaluate import evaluate
-from backtal.features import FeatureSpec
-from backtal.presets import PROTOCOLS
+from backtal.data.datasets import DatasetFolder
+from backtal.data.features import FeatureSpec
+from backtal.evaluation.evaluate import evaluate
+from backtal.settings.presets import PROTOCOLS
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from shrec22_features import SPEC
 
 

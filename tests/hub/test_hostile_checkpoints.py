@@ -1,6 +1,6 @@
 """Whatever a checkpoint folder holds, loading it gives a valid model or a CheckpointError, in bounded memory and time.
 
-``BACKTAL_HOSTILE=10000 pytest tests/test_hostile_checkpoints.py`` tries that many folders.
+``BACKTAL_HOSTILE=10000 pytest tests/hub/test_hostile_checkpoints.py`` tries that many folders.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backtal import BackTALModel, CheckpointError, FeatureSpec, LocalizationConfig, ModelConfig
-from backtal.checkpoint import MAX_HEADER
+from backtal.hub.checkpoint import MAX_HEADER
 
 EXAMPLES = int(os.environ.get("BACKTAL_HOSTILE", "300"))
 FILES = ("config.json", "model.safetensors")

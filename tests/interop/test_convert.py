@@ -8,15 +8,15 @@ import zipfile
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import DATA
+from conftest import GOLDEN
 
 from backtal import BackTALModel, CheckpointError, ConfigError
 from backtal.cli import main
-from backtal.convert import convert_released
-from backtal.info import measure
-from backtal.presets import RECIPES, SOURCES, recipe, sources
+from backtal.interop.convert import convert_released
+from backtal.interop.info import measure
+from backtal.settings.presets import RECIPES, SOURCES, recipe, sources
 
-GOLDEN = DATA / "released_format_checkpoint.pth"
+RELEASED = GOLDEN / "released_format_checkpoint.pth"
 
 
 def run(*arguments):
@@ -24,7 +24,7 @@ def run(*arguments):
 
 
 def spoilt(path, change):
-    content = torch.load(GOLDEN, weights_only=True)
+    content = torch.load(RELEASED, weights_only=True)
     change(content["state_dict"])
     torch.save(content, path)
 
@@ -59,7 +59,7 @@ def huge(state):
 
 def mutated(path, old, new):
     """The same archive with a changed pickle, its checksums right."""
-    with zipfile.ZipFile(GOLDEN) as archive, zipfile.ZipFile(path, "w") as out:
+    with zipfile.ZipFile(RELEASED) as archive, zipfile.ZipFile(path, "w") as out:
         for info in archive.infolist():
             content = archive.read(info)
             if info.filename.endswith("data.pkl"):
@@ -99,7 +99,7 @@ SPOILT = {
     ),
     "a type in the pickle": (lambda p: mutated(p, b"FloatStorage", b"float32"), "not a readable PyTorch file"),
     "a mark less in the pickle": (lambda p: mutated(p, b"}q\x00(", b"}q\x00"), "not a readable PyTorch file"),
-    "truncated": (lambda p: p.write_bytes(GOLDEN.read_bytes()[:5000]), "not a readable PyTorch file"),
+    "truncated": (lambda p: p.write_bytes(RELEASED.read_bytes()[:5000]), "not a readable PyTorch file"),
     "corrupted": (lambda p: p.write_bytes(b"\x80\x02garbage"), "refused: damaged, or no PyTorch file$"),
     "no checkpoint": (lambda p: torch.save([1, 2], p), "expected {'epoch'"),
     "malicious": (
@@ -130,8 +130,8 @@ def test_spoilt_checkpoints_are_refused_with_the_reason(case, tmp_path, monkeypa
 
 
 def test_flipped_bytes_in_the_archive_are_noticed(tmp_path):
-    content = bytearray(GOLDEN.read_bytes())
-    with zipfile.ZipFile(GOLDEN) as archive:
+    content = bytearray(RELEASED.read_bytes())
+    with zipfile.ZipFile(RELEASED) as archive:
         record = max(archive.infolist(), key=lambda r: r.file_size)
     start = record.header_offset + 200
     content[start : start + 4] = bytes(255 - b for b in content[start : start + 4])
@@ -143,26 +143,28 @@ def test_flipped_bytes_in_the_archive_are_noticed(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(set(RECIPES) - {n for n in RECIPES if n.endswith("-released")}))
 def test_only_recipes_of_the_released_system_fit(name, tmp_path):
-    result = run("convert", GOLDEN, tmp_path / "out", "--recipe", name)
+    result = run("convert", RELEASED, tmp_path / "out", "--recipe", name)
     assert result.exit_code == 2
-    assert f"{GOLDEN}: recipe '{name}' is not of the released system; choose one of thumos14-released," in result.stderr
+    assert (
+        f"{RELEASED}: recipe '{name}' is not of the released system; choose one of thumos14-released," in result.stderr
+    )
     assert not (tmp_path / "out").exists()
 
 
 def test_the_golden_checkpoint_converts(tmp_path):
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"action {i}\n" for i in range(20)))
-    result = run("convert", GOLDEN, tmp_path / "out", "--recipe", "thumos14-released", "--labels", labels)
+    result = run("convert", RELEASED, tmp_path / "out", "--recipe", "thumos14-released", "--labels", labels)
     assert result.exit_code == 0, result.output
     model = BackTALModel.from_pretrained(tmp_path / "out")
     assert model.config.labels[3] == "action 3"
     assert (model.config.layout, model.config.feature_dim) == ("channel_blocks", 48)
-    assert model.facts == {"recipe": "thumos14-released", "converted from": GOLDEN.name}
-    result = run("convert", GOLDEN, tmp_path / "out", "--recipe", "thumos14-released")
+    assert model.facts == {"recipe": "thumos14-released", "converted from": RELEASED.name}
+    result = run("convert", RELEASED, tmp_path / "out", "--recipe", "thumos14-released")
     assert result.exit_code == 2
     assert "out: already there and not empty; choose another folder" in result.stderr
     labels.write_text("one\n")
-    result = run("convert", GOLDEN, tmp_path / "other", "--recipe", "thumos14-released", "--labels", labels)
+    result = run("convert", RELEASED, tmp_path / "other", "--recipe", "thumos14-released", "--labels", labels)
     assert result.exit_code == 2
     assert "20 classes, but 1 labels were given" in result.stderr
 
@@ -195,7 +197,7 @@ def test_sizes(tmp_path):
         "classifier": 2048 * 21,
     }
     assert released.flops == pytest.approx(2 * 750 * released.parameters, rel=0.01)
-    run("convert", GOLDEN, tmp_path / "model", "--recipe", "thumos14-released")
+    run("convert", RELEASED, tmp_path / "model", "--recipe", "thumos14-released")
     small = json.loads(run("info", tmp_path / "model", "--json").stdout)
     assert small["about"]["labels"].startswith("class000, class001")
     model = BackTALModel.from_pretrained(tmp_path / "model")

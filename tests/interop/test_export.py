@@ -11,11 +11,11 @@ from conftest import make_folder
 
 from backtal import BackTALModel, BackTALOutput, ConfigError, DataError, Localization, ModelConfig, Segment, localize
 from backtal.cli import main
-from backtal.datasets import DatasetFolder
-from backtal.export import METADATA, OUTPUTS, export, open_onnx, open_torch
-from backtal.predictions import label_studio_tasks, to_pandas, write_csv
-from backtal.presets import recipe
-from backtal.segments import write_predictions
+from backtal.data.datasets import DatasetFolder
+from backtal.interop.export import METADATA, OUTPUTS, export, open_onnx, open_torch
+from backtal.segments.predictions import label_studio_tasks, to_pandas, write_csv
+from backtal.segments.segments import write_predictions
+from backtal.settings.presets import recipe
 
 LABELS = ("jump", "run", "throw")
 SIZES = {"feature_dim": 12, "labels": LABELS, "hidden_dim": 16, "filter_dim": 8, "embedding_dim": 4}

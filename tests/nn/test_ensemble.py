@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from backtal import BackTALModel, ConfigError, LocalizationConfig, ModelConfig, TimeAxis, VideoFeatures
-from backtal.ensemble import localize_together
-from backtal.localize import localize
+from backtal.nn.ensemble import localize_together
+from backtal.nn.localize import localize
 
 CONFIG = ModelConfig(feature_dim=4, labels=("a", "b"), hidden_dim=8)
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from backtal import LocalizationConfig, TimeAxis, localize
-from backtal.cas import BackTALOutput
-from backtal.localize import localize_arrays, minmax, outer_inner_contrast, resize, runs_of, smooth
-from backtal.presets import RECIPES
+from backtal.nn.cas import BackTALOutput
+from backtal.nn.localize import localize_arrays, minmax, outer_inner_contrast, resize, runs_of, smooth
+from backtal.settings.presets import RECIPES
 
 PLAIN = LocalizationConfig(thresholds=(0.5, 0.6, 0.5), upsample=1, outer=0.5, gamma=0.1)
 

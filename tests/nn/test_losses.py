@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from backtal import AffinityLoss, BackTALLoss, BackTALModel, FrameLoss, LossConfig, ModelConfig, ScoreSeparationLoss
-from backtal.losses import (
+from backtal.nn.losses import (
     affinity_loss,
     between_clicks_loss,
     foreground_loss,

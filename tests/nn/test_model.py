@@ -16,8 +16,8 @@ from backtal import (
     ModelConfig,
     localize,
 )
-from backtal.cas import topk_mean
-from backtal.features import TimeAxis, VideoFeatures
+from backtal.data.features import TimeAxis, VideoFeatures
+from backtal.nn.cas import topk_mean
 
 CONFIG = ModelConfig(feature_dim=6, labels=("a", "b", "c"), hidden_dim=8, filter_dim=4, embedding_dim=4)
 VARIANTS = {

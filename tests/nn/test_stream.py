@@ -19,7 +19,7 @@ from backtal import (
     read_features,
     write_features,
 )
-from backtal.stream import Source, halo, open_features, pieces, run_chunked
+from backtal.nn.stream import Source, halo, open_features, pieces, run_chunked
 
 LENGTHS = sorted(int(n) for n in np.random.default_rng(7).integers(1, 3000, 20))
 NETWORKS = {

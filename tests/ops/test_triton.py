@@ -230,7 +230,7 @@ def test_chosen_on_hopper(monkeypatch):
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="the dry run is for machines without a GPU")
 def test_benchmark_runs_dry():
-    command = [sys.executable, str(Path(__file__).parents[1] / "benchmarks" / "gpu.py")]
+    command = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "gpu.py")]
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "no CUDA device here" in refused.stderr

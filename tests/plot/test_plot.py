@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from backtal import BackTALModel, Click, ClickTrack, DataError, Localization, ModelConfig, Segment
-from backtal.annotations import Video
-from backtal.click_stats import click_report
-from backtal.datasets import DatasetFolder
-from backtal.diagnose import diagnose
-from backtal.evaluate import evaluate
+from backtal.data.annotations import Video
+from backtal.data.click_stats import click_report
+from backtal.data.datasets import DatasetFolder
+from backtal.evaluation.diagnose import diagnose
+from backtal.evaluation.evaluate import evaluate
 from backtal.plot import (
     affinity_mask,
     affinity_of_video,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtal import DataError, Localization, Segment, nms, read_predictions, temporal_iou, write_predictions
-from backtal.segments import soft_nms
+from backtal.segments.segments import soft_nms
 
 intervals = st.lists(
     st.tuples(st.floats(0, 100), st.floats(0, 20)).map(lambda pair: (pair[0], pair[0] + pair[1])),

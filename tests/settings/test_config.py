@@ -4,8 +4,8 @@ import json
 import pytest
 
 from backtal import ConfigError, FeatureSpec, LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig
-from backtal.config import from_dict
-from backtal.presets import PROTOCOLS, RECIPES, protocol, recipe, tiou_range
+from backtal.settings.config import from_dict
+from backtal.settings.presets import PROTOCOLS, RECIPES, protocol, recipe, tiou_range
 
 
 @pytest.mark.parametrize("part", ["model", "loss", "training", "localization"])

@@ -8,10 +8,11 @@ from conftest import TINY
 
 from backtal import ConfigError, DataError
 from backtal.cli import main
-from backtal.datasets import DatasetFolder, TrainingSet
-from backtal.experiment import TABLES, Protocol, Run, ablate, baseline_run, measure, measure_all
-from backtal.presets import recipe
-from backtal.train import for_dataset
+from backtal.data.datasets import DatasetFolder
+from backtal.settings.presets import recipe
+from backtal.training.examples import TrainingSet
+from backtal.training.experiment import TABLES, Protocol, Run, ablate, baseline_run, measure, measure_all
+from backtal.training.train import for_dataset
 
 BASE = recipe("compact").with_settings([*TINY, "epochs=1"])
 
@@ -19,10 +20,10 @@ BASE = recipe("compact").with_settings([*TINY, "epochs=1"])
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Runs of tables one after the other, to be quick."""
-    import backtal.experiment
+    from backtal.training import experiment
 
     monkeypatch.setattr(
-        backtal.experiment, "measure_all", lambda protocol, runs, out, jobs: [measure(protocol, r, out) for r in runs]
+        experiment, "measure_all", lambda protocol, runs, out, jobs: [measure(protocol, r, out) for r in runs]
     )
 
 

@@ -24,9 +24,10 @@ from backtal import (
     ModelConfig,
     TrainingConfig,
 )
-from backtal.datasets import DatasetFolder, TrainingSet, collate
-from backtal.presets import recipe, video_labels_only
-from backtal.train import EpochOrder, fit, for_dataset
+from backtal.data.datasets import DatasetFolder
+from backtal.settings.presets import recipe, video_labels_only
+from backtal.training.examples import TrainingSet, collate
+from backtal.training.train import EpochOrder, fit, for_dataset
 
 RECIPE = recipe("compact").with_settings([*TINY, "checkpoint_every=1"])
 
@@ -89,11 +90,11 @@ def test_the_schedule(folder, tmp_path):
 
 @pytest.mark.parametrize("settings", [[], ["held_out=0.34"]], ids=["all", "held-out"])
 def test_a_stopped_run_resumes_to_the_same_weights(folder, tmp_path, monkeypatch, settings):
-    import backtal.train
+    import backtal.training.train
 
     chosen = RECIPE.with_settings(["epochs=5", "checkpoint_every=2", *settings])
     run(folder, tmp_path / "whole", chosen)
-    original = backtal.train._Run.train_epoch
+    original = backtal.training.train._Run.train_epoch
 
     def stop_at_four(self, epoch):
         if epoch == 4:
@@ -101,7 +102,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(folder, tmp_path, monkeypatch
         original(self, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(backtal.train._Run, "train_epoch", stop_at_four)
+        patch.setattr(backtal.training.train._Run, "train_epoch", stop_at_four)
         with pytest.raises(KeyboardInterrupt):
             run(folder, tmp_path / "cut", chosen)
     assert not (tmp_path / "cut" / "model.safetensors").exists()
@@ -122,11 +123,11 @@ def test_a_stopped_run_resumes_to_the_same_weights(folder, tmp_path, monkeypatch
 
 
 def test_a_second_stage_resumes_and_is_taught_by_the_first(folder, tmp_path, monkeypatch):
-    import backtal.train
+    import backtal.training.train
 
     chosen = RECIPE.with_settings(["epochs=3", "stages=2"])
     run(folder, tmp_path / "whole", chosen)
-    original = backtal.train._Run.train_epoch
+    original = backtal.training.train._Run.train_epoch
 
     def stop_in_the_second(self, epoch):
         if self.settings.stages == 2 and epoch == 3:
@@ -134,7 +135,7 @@ def test_a_second_stage_resumes_and_is_taught_by_the_first(folder, tmp_path, mon
         original(self, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(backtal.train._Run, "train_epoch", stop_in_the_second)
+        patch.setattr(backtal.training.train._Run, "train_epoch", stop_in_the_second)
         with pytest.raises(KeyboardInterrupt):
             run(folder, tmp_path / "cut", chosen)
     run(folder, tmp_path / "cut", chosen, resume=True)
@@ -155,7 +156,7 @@ def _child(root, out):
 def test_kill_9_at_ten_random_moments(tmp_path, monkeypatch):
     """Each killed run, resumed, ends with the weights of the unbroken one."""
     context = multiprocessing.get_context("forkserver")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     context.set_forkserver_preload(["preload_training"])
     root = make_folder(tmp_path / "data")
 
@@ -205,9 +206,9 @@ def test_a_damaged_state_is_named(folder, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_loses_nothing(folder, tmp_path, monkeypatch):
-    import backtal.train
+    import backtal.training.train
 
-    real, calls = backtal.train.save_file, []
+    real, calls = backtal.training.train.save_file, []
 
     def full(tensors, path, metadata=None):
         calls.append(path)
@@ -217,7 +218,7 @@ def test_a_full_disk_loses_nothing(folder, tmp_path, monkeypatch):
         real(tensors, path, metadata)
 
     with monkeypatch.context() as patch:
-        patch.setattr(backtal.train, "save_file", full)
+        patch.setattr(backtal.training.train, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             run(folder, tmp_path / "a")
     assert not list((tmp_path / "a").glob(".*"))

@@ -1,3 +1,4 @@
+import importlib
 import json
 from dataclasses import replace
 
@@ -7,10 +8,12 @@ from conftest import TINY
 
 from backtal import BackTALModel, Click, ClickTrack, DataError, Localization, Segment
 from backtal.cli import main
-from backtal.datasets import DatasetFolder
-from backtal.presets import recipe
-from backtal.tune import click_precision, tune
+from backtal.data.datasets import DatasetFolder
+from backtal.settings.presets import recipe
+from backtal.training.tune import click_precision, tune
 
+# `backtal.training.tune` is the function.
+tuning = importlib.import_module("backtal.training.tune")
 RECIPE = recipe("compact").with_settings([*TINY, "epochs=2"])
 TRACK = ClickTrack("v", (Click(1.0), Click(5.0), Click(8.0), Click(20.0)))
 
@@ -71,8 +74,8 @@ def test_a_kernel_size_is_taken_where_every_part_agrees_better(folder, tmp_path,
         return [[recipe.model.kernel_size] * fold for fold in (1, 2)]
 
     better = {9: [0.5, 0.5], 3: [0.9, 0.4], 5: [0.6, 0.7], 7: [0.6, 0.6]}
-    monkeypatch.setattr("backtal.tune.held_out", held_out)
-    monkeypatch.setattr("backtal.tune.agreement", lambda part, labels, config: better[part[0]][len(part) - 1])
+    monkeypatch.setattr(tuning, "held_out", held_out)
+    monkeypatch.setattr(tuning, "agreement", lambda part, labels, config: better[part[0]][len(part) - 1])
     two = RECIPE.with_settings(["stages=2"])
     found = tune(data, "training", clicks, two, tmp_path, folds=2, trials=1, kernel_sizes=(3, 5, 7))
     assert found.recipe == two.with_settings(["kernel_size=5"])
@@ -84,8 +87,8 @@ def test_a_kernel_size_is_taken_where_every_part_agrees_better(folder, tmp_path,
 def test_kernel_sizes_tried_of_itself(folder, tmp_path, monkeypatch, own, tried):
     """Half and twice, but nothing longer than the shortest video: 20 snippets."""
     data = DatasetFolder(folder)
-    monkeypatch.setattr("backtal.tune.held_out", lambda *arguments: [[arguments[3].model.kernel_size]])
-    monkeypatch.setattr("backtal.tune.agreement", lambda part, labels, config: 0.5)
+    monkeypatch.setattr(tuning, "held_out", lambda *arguments: [[arguments[3].model.kernel_size]])
+    monkeypatch.setattr(tuning, "agreement", lambda part, labels, config: 0.5)
     mine = RECIPE.with_settings([f"kernel_size={own}"])
     found = tune(data, "training", data.clicks(data.click_files()), mine, tmp_path, folds=2, trials=1)
     assert list(found.kernel_sizes) == tried
@@ -125,8 +128,8 @@ def test_the_command_trains_the_kernel_size_it_found(folder, tmp_path, monkeypat
     runner, trained = CliRunner(), tmp_path / "run"
     settings = [part for setting in (*TINY, "epochs=2") for part in ("--set", setting)]
     assert runner.invoke(main, ["train", str(folder), "--out", str(trained), *settings]).exit_code == 0
-    monkeypatch.setattr("backtal.tune.agreement", lambda part, labels, config: part[0].output.cas.shape[0] * 0.1)
-    monkeypatch.setattr("backtal.tune._with_kernel", lambda recipe, size: recipe.with_settings(["kernel_size=3"]))
+    monkeypatch.setattr(tuning, "agreement", lambda part, labels, config: part[0].output.cas.shape[0] * 0.1)
+    monkeypatch.setattr(tuning, "_with_kernel", lambda recipe, size: recipe.with_settings(["kernel_size=3"]))
     arguments = ["tune", str(folder), "--model", str(trained), "--out", str(tmp_path / "tuned"), "--trials", "1"]
     done = runner.invoke(main, [*arguments, "--kernel-size", "3"])
     assert done.exit_code == 0, done.output

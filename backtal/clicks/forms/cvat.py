@@ -6,8 +6,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from backtal.click_files.form import Form, Rates, middle, number, rate_of, video_of
-from backtal.clicks import BACKGROUND, Click, ClickTrack
+from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
+from backtal.clicks.forms.form import Form, Rates, middle, number, rate_of, video_of
 from backtal.errors import DataError
 
 

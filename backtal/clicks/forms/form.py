@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from backtal.clicks import Click, ClickTrack
+from backtal.clicks.clicks import Click, ClickTrack
 from backtal.errors import DataError
 from backtal.files import VIDEO_SUFFIXES
 

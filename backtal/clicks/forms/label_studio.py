@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backtal.click_files.form import Form, Rates, expect, middle, number, parse_json, rate_of, video_of
-from backtal.clicks import Click, ClickTrack
+from backtal.clicks.clicks import Click, ClickTrack
+from backtal.clicks.forms.form import Form, Rates, expect, middle, number, parse_json, rate_of, video_of
 from backtal.errors import DataError
 from backtal.files import VIDEO_SUFFIXES
-from backtal.predictions import timeline_region
+from backtal.segments.predictions import timeline_region
 
 
 def _read(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Click]]:

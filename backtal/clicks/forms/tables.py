@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from backtal.click_files.form import Form, Rates, middle, rate_of
-from backtal.clicks import BACKGROUND, Click, ClickTrack
+from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
+from backtal.clicks.forms.form import Form, Rates, middle, rate_of
 from backtal.errors import DataError
 
 FIELDS = ("URLID", "URL", "TagID", "Tag", "Start", "End", "Time", "State")

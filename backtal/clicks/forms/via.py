@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backtal.click_files.form import Form, Rates, expect, middle, number, parse_json, video_of
-from backtal.click_files.tables import rows, table
-from backtal.clicks import BACKGROUND, Click, ClickTrack
+from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
+from backtal.clicks.forms.form import Form, Rates, expect, middle, number, parse_json, video_of
+from backtal.clicks.forms.tables import rows, table
 from backtal.errors import DataError
 
 _HEADER = "# CSV_HEADER = "

@@ -1,0 +1,57 @@
+"""The network, its losses, and what reads it: localization, in one piece or in chunks, of one network or several."""
+
+from backtal.nn.cas import BackTALOutput, topk_mean
+from backtal.nn.ensemble import localize_together
+from backtal.nn.layers import AffinityConv1d, EmbeddingHead, ForegroundFilter
+from backtal.nn.localize import localize, localize_arrays, outer_inner_contrast
+from backtal.nn.losses import (
+    AffinityLoss,
+    BackTALLoss,
+    FrameLoss,
+    ScoreSeparationLoss,
+    affinity_loss,
+    between_clicks_loss,
+    foreground_loss,
+    frame_loss,
+    mine_background,
+    norm_loss,
+    score_separation_loss,
+    taught_distribution,
+    teacher_loss,
+    video_loss,
+)
+from backtal.nn.model import BackTALModel
+from backtal.nn.stream import Source, Summary, halo, open_features, pieces, run_chunked
+
+__all__ = [
+    "AffinityConv1d",
+    "AffinityLoss",
+    "BackTALLoss",
+    "BackTALModel",
+    "BackTALOutput",
+    "EmbeddingHead",
+    "ForegroundFilter",
+    "FrameLoss",
+    "ScoreSeparationLoss",
+    "Source",
+    "Summary",
+    "affinity_loss",
+    "between_clicks_loss",
+    "foreground_loss",
+    "frame_loss",
+    "halo",
+    "localize",
+    "localize_arrays",
+    "localize_together",
+    "mine_background",
+    "norm_loss",
+    "open_features",
+    "outer_inner_contrast",
+    "pieces",
+    "run_chunked",
+    "score_separation_loss",
+    "taught_distribution",
+    "teacher_loss",
+    "topk_mean",
+    "video_loss",
+]

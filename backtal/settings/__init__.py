@@ -1,0 +1,20 @@
+"""Settings: what can be set, checked when it is made, and the recipes and protocols that set it."""
+
+from backtal.settings.config import LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig, from_dict
+from backtal.settings.presets import PROTOCOLS, RECIPES, protocol, recipe, sources, tiou_range, video_labels_only
+
+__all__ = [
+    "LocalizationConfig",
+    "LossConfig",
+    "ModelConfig",
+    "PROTOCOLS",
+    "RECIPES",
+    "Recipe",
+    "TrainingConfig",
+    "from_dict",
+    "protocol",
+    "recipe",
+    "sources",
+    "tiou_range",
+    "video_labels_only",
+]
