@@ -12,7 +12,7 @@ import torch
 from hub_server import TOKEN, running_hub
 
 from backtal import BackTALModel, CheckpointError, FeatureSpec, ModelConfig
-from backtal.hub.hub import hub as hub_module
+from backtal.hub import hub as hub_module
 
 CONFIG = ModelConfig(feature_dim=6, labels=("jump", "run"), hidden_dim=64, filter_dim=4, embedding_dim=4)
 VARIABLES = (
