@@ -1,5 +1,6 @@
 """The network, its losses, and what reads it: localization, in one piece or in chunks, of one network or several."""
 
+from backtal.nn.beyond import ExtendedLoss, between_clicks_loss, taught_distribution, teacher_loss
 from backtal.nn.cas import BackTALOutput, topk_mean
 from backtal.nn.ensemble import localize_together
 from backtal.nn.layers import AffinityConv1d, EmbeddingHead, ForegroundFilter
@@ -10,14 +11,11 @@ from backtal.nn.losses import (
     FrameLoss,
     ScoreSeparationLoss,
     affinity_loss,
-    between_clicks_loss,
     foreground_loss,
     frame_loss,
     mine_background,
     norm_loss,
     score_separation_loss,
-    taught_distribution,
-    teacher_loss,
     video_loss,
 )
 from backtal.nn.model import BackTALModel
@@ -30,6 +28,7 @@ __all__ = [
     "BackTALModel",
     "BackTALOutput",
     "EmbeddingHead",
+    "ExtendedLoss",
     "ForegroundFilter",
     "FrameLoss",
     "ScoreSeparationLoss",

@@ -1,17 +1,18 @@
-"""The loss terms of BackTAL (eq. 2-13), each as a function and as a module.
+"""The loss terms of the paper (eq. 2-13) and their sum (eq. 4), as functions and as modules.
 
 Everywhere, ``cas`` is ``[B, C+1, T]`` with background last, ``labels`` is multi-hot ``[B, C]``, ``background`` is
 ``[B, T]``: True on clicked background frames, and ``lengths`` is ``[B]``. A term whose clicks or labels are missing
 from a whole batch is 0, with its graph intact.
 """
 
-from functools import partial
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backtal.nn.cas import BackTALOutput, frame_mask, smooth, topk_count, topk_mean
+from backtal.errors import ConfigError
+from backtal.nn.cas import BackTALOutput, frame_mask, topk_count, topk_mean
 from backtal.ops import unit_vectors
 from backtal.settings.config import LossConfig
 
@@ -209,96 +210,6 @@ def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * chosen).sum() / chosen.sum().clamp(min=1)
 
 
-def between_clicks_loss(
-    cas: Tensor,
-    labels: Tensor,
-    background: Tensor,
-    lengths: Tensor | None = None,
-    *,
-    ratio: float = 0.15,
-    miss: float = 0.05,
-) -> Tensor:
-    """Somewhere between two consecutive background clicks lies an action of the video (ours, not the paper's).
-
-    Annotators click once in every stretch of background, so that an action separates consecutive clicks. With
-    ``q`` the mean probability of all the video's labels together over a stretch's most probable frames, the
-    stretch costs ``-log(miss + (1 - miss) q)``: bounded, as a stretch may hold no action where a click was wrong.
-
-    Args:
-        cas: ``[B, C+1, T]``.
-        labels: ``[B, C]`` multi-hot.
-        background: ``[B, T]`` bool.
-        lengths: ``[B]``; None where all videos fill T.
-        ratio: of n frames, the top ``ceil(ratio * n)`` must look like action; stretches of less than 3
-            frames do not count.
-        miss: probability that a stretch holds no action.
-
-    Returns:
-        The mean over the stretches of the batch; 0 where there is none.
-
-    Example:
-        >>> cas = torch.tensor([[[0.0, 0, 9, 0, 0], [9.0, 9, 0, 9, 9]]])
-        >>> background = torch.tensor([[True, False, False, False, True]])
-        >>> float(between_clicks_loss(cas, torch.ones(1, 1), background)) < 1e-3
-        True
-    """
-    action = (cas.softmax(1)[:, :-1] * (labels > 0)[:, :, None]).sum(1)
-    passed = background.cumsum(1)
-    between = (passed > 0) & (passed < passed[:, -1:]) & ~background
-    if lengths is not None:
-        between = between & frame_mask(lengths, cas.shape[-1])
-    stretch = torch.where(between, passed, 0)
-    # Sorted by stretch, then by falling probability, a frame's rank is its distance from the stretch's first.
-    order = action.detach().argsort(1, descending=True)
-    order = order.gather(1, stretch.gather(1, order).sort(dim=1, stable=True).indices)
-    count = torch.zeros_like(stretch).scatter_add_(1, stretch, torch.ones_like(stretch))
-    sorted_stretch = stretch.gather(1, order)
-    rank = torch.arange(stretch.shape[1], device=cas.device) - (count.cumsum(1) - count).gather(1, sorted_stretch)
-    frames = count.gather(1, sorted_stretch)
-    top = (ratio * frames - 1e-4).ceil().clamp(min=1)
-    taken = rank < top
-    # One entry per stretch: frames that are not taken add nothing.
-    share = torch.where(taken, action.gather(1, order) / top, 0)
-    mean = torch.zeros_like(share).scatter_add(1, sorted_stretch, share)
-    counted = (count >= 3) & (torch.arange(count.shape[1], device=cas.device) > 0)
-    cost = -(miss + (1 - miss) * mean).clamp(min=1e-6).log()
-    return (cost * counted).sum() / counted.sum().clamp(min=1)
-
-
-def taught_distribution(output: BackTALOutput, labels: Tensor, clicks: Tensor, *, smoothing: float = 1.0) -> Tensor:
-    """What a trained network teaches the next (ours, not the paper's): a class distribution for every frame.
-
-    The mean of both streams' activations, smoothed over time, as a softmax over the video's labels and background; a
-    clicked frame is of the class of its click.
-
-    Args:
-        output: of the teacher in evaluation mode, with the base stream, for one video.
-        labels: ``[1, C]`` multi-hot.
-        clicks: ``[1, T]`` class index of a clicked frame, C for background, -1 where not clicked.
-        smoothing: deviation of the Gaussian, in snippets.
-
-    Returns:
-        ``[C+1, T]``.
-    """
-    assert output.base_cas is not None
-    activations = smooth((output.cas[0] + output.base_cas[0]) / 2, smoothing)
-    possible = F.pad(labels[0] > 0, (0, 1), value=True)
-    taught = activations.masked_fill(~possible[:, None], -torch.inf).softmax(0)
-    known = F.one_hot(clicks[0].clamp(min=0), len(taught)).T.to(taught)
-    return torch.where(clicks[0] >= 0, known, taught)
-
-
-def teacher_loss(cas: Tensor, taught: Tensor, lengths: Tensor) -> Tensor:
-    """Cross-entropy of every frame with what the teacher says, mean over streams and the frames of the batch.
-
-    Args:
-        cas: ``[S, B, C+1, T]``.
-        taught: ``[B, C+1, T]`` distributions, from `taught_distribution`; 0 in padding.
-        lengths: ``[B]``.
-    """
-    return -(taught * cas.log_softmax(2)).sum() / (len(cas) * lengths.sum())
-
-
 def norm_loss(foreground: Tensor) -> Tensor:
     """L1 norm of the foreground weights ``[B, 1, T]`` over time, mean over the batch."""
     return foreground.abs().sum((1, 2)).mean()
@@ -345,11 +256,14 @@ class AffinityLoss(nn.Module):
 
 
 class BackTALLoss(nn.Module):
-    """The complete objective (eq. 4): every term by name, and their weighted sum as ``"total"``.
+    """The paper's objective (eq. 4): every term by name, and their weighted sum as ``"total"``.
 
     Args:
         config: weights and forms of the terms.
         topk_ratio: the model's.
+
+    Raises:
+        ConfigError: if `config` gives a weight to a term that is not the paper's; `backtal.nn.ExtendedLoss` takes it.
 
     Example:
         >>> from backtal import BackTALModel, ModelConfig
@@ -362,76 +276,45 @@ class BackTALLoss(nn.Module):
 
     def __init__(self, config: LossConfig, topk_ratio: float = 0.125) -> None:
         super().__init__()
-        self.config, self.topk_ratio = config, topk_ratio
+        if config.between:
+            raise ConfigError(f"LossConfig.between={config.between} is not of the paper's objective: use ExtendedLoss")
+        self.config = config
+        self.separation = ScoreSeparationLoss(config.separation_topk_ratio or topk_ratio)
+        self.affinity = AffinityLoss(topk_ratio, config.tau_same, config.tau_diff, config.affinity_pairs)
 
-    def forward(
-        self, output: BackTALOutput, labels: Tensor, clicks: Tensor, taught: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, output: BackTALOutput, labels: Tensor, clicks: Tensor) -> dict[str, Tensor]:
         """Compute the terms.
 
         Args:
             output: of the model, with the base stream.
             labels: ``[B, C]`` multi-hot.
             clicks: ``[B, T]`` class index of a clicked frame, C for background, -1 where not clicked.
-            taught: ``[B, C+1, T]`` what the previous stage's network says of each frame; None in the first stage.
         """
-        base_cas, base_scores = output.base_cas, output.base_scores
-        if base_cas is None or base_scores is None:
+        if output.base_cas is None or output.base_scores is None:
             raise ValueError("the losses need the base stream: run the model in training mode or with base_stream=True")
         config, lengths = self.config, output.lengths
-        if config.mined_background:
-            clicks = mine_background(base_cas, clicks, lengths, config.mined_background)
+        clicks = self.with_mined(output.base_cas, clicks, lengths)
         background = clicks == labels.shape[1]
         terms = {
-            "video_base": video_loss(base_scores, labels, background=True),
+            "video_base": video_loss(output.base_scores, labels, background=True),
             "video_suppressed": video_loss(output.scores, labels, background=False),
         }
-        weighted = {
-            "norm": (config.norm, lambda: norm_loss(output.foreground)),
-            "frame": (config.frame, lambda: self._frame(base_cas, output.foreground, clicks)),
-            "separation": (
-                config.separation,
-                lambda: score_separation_loss(
-                    base_cas,
-                    labels,
-                    background,
-                    lengths,
-                    topk_ratio=config.separation_topk_ratio or self.topk_ratio,
-                ),
-            ),
-            "affinity": (
-                config.affinity,
-                lambda: affinity_loss(
-                    output.embedding,
-                    output.cas,
-                    labels,
-                    background,
-                    lengths,
-                    topk_ratio=self.topk_ratio,
-                    tau_same=config.tau_same,
-                    tau_diff=config.tau_diff,
-                    pairs=config.affinity_pairs,
-                ),
-            ),
-            "between": (
-                config.between,
-                lambda: self._between((base_cas, output.cas), labels, background, lengths),
-            ),
-        }
-        if taught is not None:
-            streams = torch.stack([base_cas, output.cas])
-            weighted["teacher"] = (config.teacher, partial(teacher_loss, streams, taught, lengths))
-        total = terms["video_base"] + terms["video_suppressed"]
-        for name, (weight, term) in weighted.items():
-            if weight:
-                terms[name] = term()
-                total = total + weight * terms[name]
-        return terms | {"total": total}
+        terms["total"] = terms["video_base"] + terms["video_suppressed"]
+        weighted = {}
+        if config.norm:
+            weighted["norm"] = norm_loss(output.foreground)
+        if config.frame:
+            weighted["frame"] = self._frame(output.base_cas, output.foreground, clicks)
+        if config.separation:
+            weighted["separation"] = self.separation(output.base_cas, labels, background, lengths)
+        if config.affinity:
+            weighted["affinity"] = self.affinity(output.embedding, output.cas, labels, background, lengths)
+        return add_terms(terms, weighted, config)
 
-    def _between(self, streams: tuple[Tensor, Tensor], labels: Tensor, background: Tensor, lengths: Tensor) -> Tensor:
-        settings = {"ratio": self.config.between_ratio, "miss": self.config.between_miss}
-        base, suppressed = (between_clicks_loss(cas, labels, background, lengths, **settings) for cas in streams)
-        return base + suppressed
+    def with_mined(self, cas: Tensor, clicks: Tensor, lengths: Tensor) -> Tensor:
+        """The clicks ``[B, T]``, with as much mined background as the config asks for; see `mine_background`."""
+        wanted = self.config.mined_background
+        return mine_background(cas, clicks, lengths, wanted) if wanted else clicks
 
     def _frame(self, cas: Tensor, foreground: Tensor, clicks: Tensor) -> Tensor:
         config = self.config
@@ -441,3 +324,11 @@ class BackTALLoss(nn.Module):
         if config.frame_on in ("foreground", "both"):
             loss = loss + foreground_loss(foreground, clicks, cas.shape[1] - 1, mean=config.frame_mean)
         return loss
+
+
+def add_terms(terms: Mapping[str, Tensor], added: Mapping[str, Tensor], config: LossConfig) -> dict[str, Tensor]:
+    """All terms, and as ``"total"`` that of `terms` plus each of `added` times its weight in `config`."""
+    total = terms["total"]
+    for name, term in added.items():
+        total = total + getattr(config, name) * term
+    return {name: term for name, term in terms.items() if name != "total"} | {**added, "total": total}

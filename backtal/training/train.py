@@ -19,7 +19,7 @@ from backtal.data.datasets import SHORTEST
 from backtal.data.features import check_length
 from backtal.errors import CheckpointError, ConfigError
 from backtal.files import atomic_path, progress, read_json, write_json
-from backtal.nn.losses import BackTALLoss, taught_distribution
+from backtal.nn.beyond import ExtendedLoss, taught_distribution
 from backtal.nn.model import BackTALModel
 from backtal.settings.config import Recipe
 from backtal.training.examples import Batch, Example, TrainingSet, collate
@@ -151,7 +151,7 @@ class _Run:
         self.model = BackTALModel(recipe.model, recipe.localization)
         if recipe.model.standardize:
             self.model.set_feature_statistics(training_set.mean, training_set.deviation)
-        self.loss = BackTALLoss(recipe.loss, recipe.model.topk_ratio)
+        self.loss = ExtendedLoss(recipe.loss, recipe.model.topk_ratio)
         training, self.held_out = self._split()
         passes = math.ceil(self.settings.min_epoch_steps * self.settings.batch_size / len(training))
         self.order = EpochOrder(training, self.settings.seed, passes)
