@@ -54,14 +54,14 @@ def run(out: str | Path, seed: int = 0, *, size: tuple[int, int] = (100, 50), se
         raise DataError(f"{out}: already there and not empty; delete it, or choose another folder with --out")
     _say(f"making a synthetic dataset of {sum(size)} videos: {out / 'data'}")
     folder = make_dataset(out / "data", seed, num_training=size[0], num_test=size[1])
-    videos = folder.annotations.subset("test")
+    videos, truth = folder.annotations.subset("test"), folder.annotations.truth("test")
     models, found, reports = {}, {}, {}
     for name, chosen in _recipes([f"seed={seed}", *settings]).items():
         _say(f"training: {name}")
         models[name] = _train(folder, chosen, out / chosen.name)
         found[name] = [models[name].localize(folder.features(video)) for video in videos]
         write_predictions(out / f"predictions-{chosen.name}.json", found[name])
-        reports[name] = evaluate(found[name], [video.ground_truth for video in videos], TIOU, f1_score=0.45)
+        reports[name] = evaluate(found[name], truth, TIOU, f1_score=0.45)
     write_json(out / "report.json", {"seed": seed} | {name: report.to_dict() for name, report in reports.items()})
     _draw(out / "timeline.png", folder, models)
     _say(f"wrote {out}")

@@ -61,12 +61,12 @@ def main():
 def ensembles(protocol, runs, out, size):
     """Results of the first `size` runs of each click file, their probabilities averaged."""
     dataset, results = DatasetFolder(protocol.data), []
-    videos = dataset.annotations.subset(protocol.test)
+    truth = dataset.annotations.truth(protocol.test)
+    videos = [dataset.annotations.video(video.video_id) for video in truth]
     for clicks in dict.fromkeys(run.background for run in runs):
         members = [run for run in runs if run.background == clicks][:size]
         models = [BackTALModel.from_pretrained(out / run.name()) for run in members]
         found = [localize_together(models, dataset.features(video)) for video in videos]
-        truth = [video.ground_truth for video in videos]
         report = evaluate(found, truth, protocol.tiou, f1_score=protocol.f1_score).to_dict()
         seconds = sum(read_json(out / run.name() / "result.json")["training_seconds"] for run in members)
         results.append(report | {"training_seconds": seconds})

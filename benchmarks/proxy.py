@@ -60,7 +60,8 @@ def main():
     arguments = parser.parse_args()
     folder, base = DatasetFolder(arguments.data), recipe(arguments.recipe).with_settings(arguments.settings)
     clicks = folder.clicks(folder.click_files([arguments.clicks]))
-    test = folder.annotations.subset(arguments.subset)
+    truth = folder.annotations.truth(arguments.subset)
+    test = [folder.annotations.video(video.video_id) for video in truth]
 
     def networks(chosen, place):
         parts = held_out(folder, "training", clicks, chosen, place, 2)
@@ -72,7 +73,7 @@ def main():
 
     def test_map(looks, config):
         found = [localize(output, [axis], folder.labels, config, [name])[0] for name, output, axis in looks]
-        return evaluate(found, [video.ground_truth for video in test], tiou_range("0.1:0.7:0.1")).average
+        return evaluate(found, truth, tiou_range("0.1:0.7:0.1")).average
 
     def agreed(parts, config):
         return float(np.mean([agreement(part, folder.labels, config) for part in parts]))

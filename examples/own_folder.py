@@ -40,7 +40,7 @@ model = fit(TrainingSet(folder, "training", clicks, chosen.model), chosen, root 
 
 test = folder.annotations.subset("test")
 found = [model.localize(folder.features(video)) for video in test]
-diagnosis = diagnose(found, [video.ground_truth for video in test])
+diagnosis = diagnose(found, folder.annotations.truth("test"))
 print(diagnosis)
 assert diagnosis.mean_ap > 0.5
 save(timeline_of_video(test[0], folder, {"mine": model}, clicks=tracks[20]), root / "timeline.png")

@@ -4,7 +4,7 @@ import click
 
 from backtal import __version__
 from backtal.cli import annotating, clicks, data, exports, models, pictures, research, videos
-from backtal.cli.command import keep_freed_memory
+from backtal.cli.command import keep_freed_memory, show_notes
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,6 +24,7 @@ def main() -> None:
     backtal report RUN --data DATA --out REPORT.html   numbers, errors and pictures on one page
     """
     keep_freed_memory()
+    show_notes()
 
 
 for _command in (

@@ -2,10 +2,13 @@
 
 import contextlib
 import ctypes
+import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 from backtal.errors import BackTALError, DataError
 
@@ -37,6 +40,20 @@ def _called(ctx: click.Context) -> str:
         names.append(str(ctx.info_name))
         ctx = ctx.parent
     return " ".join(["backtal", *reversed(names)])
+
+
+class _OnStderr(logging.Handler):
+    """Shows what the package says of its results, without breaking a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def show_notes() -> None:
+    """Have stderr show what is left out, guessed or converted: the warnings of the logger ``backtal``."""
+    log = logging.getLogger("backtal")
+    if not any(isinstance(handler, _OnStderr) for handler in log.handlers):
+        log.addHandler(_OnStderr())
 
 
 def read_labels(path: Path | None) -> tuple[str, ...] | None:

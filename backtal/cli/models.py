@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import click
 
 from backtal.cli.command import Command, thresholds
-from backtal.errors import DataError
+from backtal.errors import ConfigError, DataError, name_some
 
 
 @click.command(cls=Command)
@@ -114,7 +114,7 @@ def localize(
 ) -> None:
     """Find the actions in datasets, feature files or videos.
 
-    INPUTS are dataset folders, feature files (.npz), videos or folders of videos; no two videos of one name. A file
+    INPUTS are dataset folders, feature files (.npz), videos, or folders of either; no two videos of one name. A file
     that cannot be read is reported and skipped, and the exit code is 2 then.
 
     \b
@@ -134,10 +134,19 @@ def localize(
     if out.is_dir():
         raise DataError(f"{out}: is a folder; --out names the predictions file to write")
     videos: dict[str, tuple[Path, Callable | None]] = {}
-    for name, path, read in (video for given in inputs for video in _videos(given, subset)):
-        if name in videos:
-            raise DataError(f"{videos[name][0]} and {path} both hold video {name}; localize them one by one")
-        videos[name] = path, read
+    found, failed = [], list[Exception]()
+    for given in inputs:
+        try:
+            listed = list(_videos(given, subset))
+        except (DataError, OSError) as failure:
+            failed.append(failure)
+            continue
+        for name, path, read in listed:
+            if name in videos:
+                raise DataError(f"{videos[name][0]} and {path} both hold video {name}; localize them one by one")
+            videos[name] = path, read
+    if not videos:
+        raise DataError("; ".join(map(str, failed)))
     models = [BackTALModel.from_pretrained(name) for name in names]
     if bf16:
         models = [model.bfloat16() for model in models]
@@ -147,13 +156,19 @@ def localize(
         raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
     model.localization = changed.localization
     options: dict = {"ignore_spec": ignore_spec}
-    if any(read is None and is_video(path) for path, read in videos.values()):
-        options |= {"extractor": model.extractor(extractor_name, weights), "keep_damaged": keep_damaged}
-    found, failed = [], []
-    for path, read in progress(videos.values(), desc="localizing", unit="video"):
+    films = [name for name, (path, read) in videos.items() if read is None and is_video(path)]
+    if films:
         try:
-            found.append(localize_together(models, read() if read else path, **options))
-        except DataError as failure:
+            options |= {"extractor": model.extractor(extractor_name, weights), "keep_damaged": keep_damaged}
+        except ConfigError as failure:
+            if len(films) == len(videos):
+                raise
+            failed.append(DataError(f"{name_some(films)}: {failure}"))
+            videos = {name: video for name, video in videos.items() if name not in set(films)}
+    for name, (path, read) in progress(videos.items(), desc="localizing", unit="video"):
+        try:
+            found.append(replace(localize_together(models, read() if read else path, **options), video_id=name))
+        except (DataError, OSError) as failure:
             failed.append(failure)
     for failure in failed:
         click.echo(f"backtal localize: {failure}", err=True)
@@ -237,23 +252,30 @@ def tune(
 
 
 def _videos(path: Path, subset: str) -> Iterator[tuple[str, Path, Callable | None]]:
-    """What to localize: each video of a dataset folder's subset, the videos of another folder, or one file.
+    """What to localize: each video of a dataset folder's subset, the videos or features of another folder, or one file.
 
     Of each its name, the file or dataset folder, and what reads the features from the latter.
     """
     from backtal.data.datasets import DatasetFolder
+    from backtal.files import npz_files
     from backtal.video import is_video
 
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if not path.is_dir():
         yield path.stem, path, None
-    elif not (path / "annotations.json").exists() and any(map(is_video, path.iterdir())):
-        yield from ((video.stem, video, None) for video in sorted(filter(is_video, path.iterdir())))
-    else:
+    elif (path / "annotations.json").exists():
         folder = DatasetFolder(path)
         for video in folder.annotations.subset(subset):
             yield video.video_id, path, lambda video=video: folder.features(video)
+    else:
+        films = [file for file in sorted(path.iterdir()) if is_video(file)]
+        features = npz_files(path / "features" if (path / "features").is_dir() else path)
+        if bool(films) == bool(features):
+            held = "videos and feature files: name those that are meant" if films else "neither video nor feature file"
+            raise DataError(f"{path}: is no dataset folder, as it has no annotations.json, and holds {held}")
+        yield from ((film.stem, film, None) for film in films)
+        yield from ((name, file, None) for name, file in features.items())
 
 
 @click.command(cls=Command)
@@ -285,11 +307,10 @@ def evaluate(
     from backtal.segments.segments import read_predictions
 
     tious = thresholds(protocol_name, tiou, "0.1:0.7:0.1")
-    truth = [video.ground_truth for video in DatasetFolder(data).annotations.subset(subset)]
+    truth = DatasetFolder(data).annotations.truth(subset)
     report = evaluate_detections(read_predictions(predictions), truth, tious, f1_score=f1_score)
-    if report.unknown_videos:
-        click.echo(f"{len(report.unknown_videos)} predicted videos are not in subset {subset!r}", err=True)
     settings = {"protocol": protocol_name, "subset": subset}
     by_protocol = f", thresholds of the protocol {protocol_name}" if protocol_name else ""
     text = f"{report}\nsubset {subset}{by_protocol}"
-    click.echo(json.dumps(settings | report.to_dict(), indent=1) if as_json else text)
+    found = settings | report.to_dict() | {"remarks": truth.remarks}
+    click.echo(json.dumps(found, indent=1) if as_json else text)

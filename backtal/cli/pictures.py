@@ -48,13 +48,13 @@ def diagnose(
     from backtal.segments.segments import read_predictions
 
     dataset = DatasetFolder(data)
-    truth = [video.ground_truth for video in dataset.annotations.subset(subset)]
+    truth = dataset.annotations.truth(subset)
     found = diagnose_detections(read_predictions(predictions), truth, thresholds(protocol, tiou, "0.5"), bins=bins)
     if model:
-        found = replace(found, top_frames=measure_top_frames(BackTALModel.from_pretrained(model), dataset, subset))
+        found = replace(found, top_frames=measure_top_frames(BackTALModel.from_pretrained(model), dataset, truth))
     if figure:
         save(diagnosis_figure(found, title=predictions.name), figure)
-    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+    click.echo(json.dumps(found.to_dict() | {"remarks": truth.remarks}, indent=1) if as_json else str(found))
 
 
 @click.command(cls=Command)
@@ -68,7 +68,9 @@ def diagnose(
 @click.option("--f1-score", type=float, default=0.45, show_default=True, help="Least score that counts for F1.")
 @click.option("--videos", type=click.Path(path_type=Path), help="Folder of the video files, to link to.")
 @click.option("--show", type=click.IntRange(min=0), default=3, show_default=True, help="Worst and best videos to show.")
+@click.pass_context
 def report(
+    ctx: click.Context,
     runs: tuple[str, ...],
     data: Path,
     out: Path,
@@ -83,7 +85,8 @@ def report(
     """Write one HTML file on a run: numbers, errors, pictures.
 
     Several runs, of different seeds say, are put side by side; what is shown in detail is the first. A RUN is a run
-    folder or a name that `backtal localize --model` takes.
+    folder or a name that `backtal localize --model` takes. A video whose features cannot be read is reported and counts
+    as one in which nothing was found, and the exit code is 2 then.
 
     \b
     Examples:
@@ -96,7 +99,10 @@ def report(
     tious = thresholds(protocol, tiou, "0.1:0.7:0.1")
     measured = measure(runs, DatasetFolder(data), subset=subset, predictions=predictions, tiou=tious, f1_score=f1_score)
     write_report(measured, out, videos=videos, show=show)
+    for reason in measured.failed.values():
+        click.echo(f"backtal report: {reason}", err=True)
     click.echo(f"wrote {out}", err=True)
+    ctx.exit(2 if measured.failed else 0)
 
 
 @click.group()
@@ -223,7 +229,7 @@ def curves(
     from backtal.plot import map_over_tiou, precision_recall, save
     from backtal.segments.segments import read_predictions
 
-    truth = [video.ground_truth for video in DatasetFolder(data).annotations.subset(subset)]
+    truth = DatasetFolder(data).annotations.truth(subset)
     found = {path.stem: read_predictions(path) for path in predictions}
     if tiou is None:
         tious = thresholds(None, None, "0.1:0.9:0.1")

@@ -16,6 +16,7 @@ from backtal.data.datasets import DatasetFolder, VideoDataset, write_folder
 from backtal.data.features import FeatureSpec, TimeAxis, VideoFeatures, read_features, write_features
 from backtal.data.layouts import LAYOUTS, LayoutOptions, open_layout
 from backtal.data.npy import read_npy, read_npz
+from backtal.data.truth import Truth
 
 __all__ = [
     "Agreement",
@@ -31,6 +32,7 @@ __all__ = [
     "LayoutOptions",
     "Stretches",
     "TimeAxis",
+    "Truth",
     "Video",
     "VideoDataset",
     "VideoFeatures",

@@ -1,14 +1,15 @@
 """What is known of the videos of a dataset: their labels and ground truth, in ActivityNet's form."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backtal.clicks.clicks import BACKGROUND
+from backtal.clicks.files import BACKGROUND_NAMES
+from backtal.data.truth import Truth
 from backtal.errors import DataError, name_some
-from backtal.files import read_json, write_json
+from backtal.files import composed, is_text, name_fault, read_json, spelling, write_json
 from backtal.segments.segments import Localization, Segment
 
 _AMBIGUOUS = "Ambiguous"
@@ -20,7 +21,8 @@ class Video:
     """What the annotations say about a video. Times in seconds.
 
     `video_labels` are labels known to occur without saying when, beside those of the ground truth. `annotated` is
-    false where nothing was said of when actions occur, not even that none does.
+    false where nothing was said of when actions occur, not even that none does. What to measure by is in
+    `Annotations.truth`: an empty `ground_truth` may also mean that nobody knows.
     """
 
     video_id: str
@@ -38,9 +40,14 @@ class Video:
         return {segment.label for segment in self.ground_truth} | self.video_labels
 
     @property
+    def unlocated(self) -> frozenset[str]:
+        """Labels that are known to occur, but not when."""
+        return self.video_labels - {segment.label for segment in self.ground_truth}
+
+    @property
     def located(self) -> bool:
-        """Whether it is known when actions occur, and not only which."""
-        return bool(self.ground_truth.segments) or (self.annotated and not self.video_labels)
+        """Whether it is known when all of its actions occur, and not only which."""
+        return self.annotated and not self.unlocated
 
     @property
     def frame_rate(self) -> float | None:
@@ -72,12 +79,39 @@ class Annotations:
             raise DataError(f"no video in subset {name!r}; the dataset has {', '.join(known) or 'no videos'}")
         return found
 
+    def truth(self, subset: str) -> Truth:
+        """The true segments of a subset, for `backtal.evaluation`: all that measures takes them from here.
+
+        A video of which start and end of the actions are not known is left out, which is said.
+
+        Raises:
+            DataError: if there is no such subset, or start and end of the actions are known of none of its videos.
+        """
+        videos = self.subset(subset)
+        known = [video for video in videos if video.located or video.ground_truth.segments]
+        if not known:
+            raise DataError(
+                f"none of the {len(videos)} videos of subset {subset!r} has start and end of its actions: measuring "
+                "needs 'annotations' of them"
+            )
+        truth = Truth(
+            tuple(video.ground_truth for video in known),
+            self.labels,
+            subset,
+            left_out=tuple(video.video_id for video in videos if not (video.located or video.ground_truth.segments)),
+            unlocated={video.video_id: video.unlocated for video in known if video.unlocated},
+            elsewhere=frozenset(name for name, video in self.videos.items() if video.subset != subset),
+        )
+        truth.say_what_is_not_known()
+        return truth
+
     def video(self, name: str) -> Video:
         """The video of this name.
 
         Raises:
             DataError: if there is none; the message names similar ones.
         """
+        name = spelling(self.videos)(name)
         if name not in self.videos:
             near = difflib.get_close_matches(name, self.videos, n=3) or self.videos
             raise DataError(f"no video {name!r} in the dataset; it has {name_some(near)}")
@@ -93,8 +127,12 @@ def read_annotations(path: str | Path) -> Annotations:
     ``annotations`` say that no action occurs; empty ``labels`` alone, that nobody has labelled the video yet. A video
     of which nothing is known need not be here: to be localized it needs features only.
 
+    A video's name is that of its feature file; a slash in it stands for a folder. Names that differ only in their form
+    of Unicode are the same name.
+
     Raises:
-        DataError: if the file is missing or malformed, or a label is not listed; the message names the video.
+        DataError: if the file is missing or malformed, a label is not listed, or no file can be called as a video; the
+            message names the video.
     """
     return parse_annotations(read_json(path), path)
 
@@ -103,21 +141,58 @@ def parse_annotations(content: Mapping[str, Any], where: str | Path) -> Annotati
     """Make annotations of the content of such a file; `where` begins the messages. See `read_annotations`."""
     database = content.get("database")
     if not isinstance(database, dict) or not database:
-        raise DataError(f"{where}: no videos: expected a non-empty object 'database'")
+        also = "; this is a file of predictions" if isinstance(content.get("results"), dict) else ""
+        raise DataError(f"{where}: no videos: expected a non-empty object 'database'{also}")
+    for name in database:
+        if fault := name_fault(name):
+            raise DataError(f"{where}: no video can be called {name!r}: {fault}; rename it")
+    if twice := _one_name(database):
+        raise DataError(f"{where}: videos {twice} differ in nothing but their form of Unicode; rename one")
     videos = {name: _video(name, entry, f"{where}: video {name}") for name, entry in database.items()}
     labels = content.get("labels")
     if labels is None:
-        labels = sorted({label for video in videos.values() for label in video.labels})
+        labels = sorted({composed(label): label for video in videos.values() for label in video.labels}.values())
     if not isinstance(labels, list | tuple) or not all(isinstance(label, str) and label for label in labels):
         raise DataError(f"{where}: 'labels' must be a list of names")
-    if len(set(labels)) < len(labels) or BACKGROUND in labels:
-        raise DataError(f"{where}: 'labels' must be different from each other and from {BACKGROUND!r}")
+    _check_labels(labels, where)
+    spell = spelling(labels)
+    videos = {name: _respelled(video, spell) for name, video in videos.items()}
     for video in videos.values():
         if unknown := sorted(video.labels - set(labels)):
             raise DataError(
                 f"{where}: video {video.video_id}: unknown label {unknown[0]!r}; known are {name_some(labels, 30)}"
             )
     return Annotations(tuple(labels), videos)
+
+
+def _check_labels(labels: Sequence[str], where: str | Path) -> None:
+    if len(set(labels)) < len(labels):
+        raise DataError(f"{where}: 'labels' must be different from each other")
+    if twice := _one_name(labels):
+        raise DataError(f"{where}: labels {twice} differ in nothing but their form of Unicode")
+    for label in labels:
+        if label.casefold() in BACKGROUND_NAMES:
+            raise DataError(f"{where}: no label can be called {label!r}, which means background in click files")
+        if not is_text(label):
+            raise DataError(f"{where}: label {label!r} has line breaks or other characters that are no text")
+
+
+def _one_name(names: Iterable[str]) -> str | None:
+    """Two names that are one but for their form of Unicode, as they look in code."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(composed(name), name)) != name:
+            return f"{other!a} and {name!a}"
+    return None
+
+
+def _respelled(video: Video, spell: Callable[[str], str]) -> Video:
+    """The same video, its labels in the form of Unicode in which the dataset lists them."""
+    if all(spell(label) == label for label in video.labels):
+        return video
+    segments = tuple(replace(segment, label=spell(segment.label)) for segment in video.ground_truth)
+    truth = replace(video.ground_truth, segments=segments)
+    return replace(video, ground_truth=truth, video_labels=frozenset(map(spell, video.video_labels)))
 
 
 def _video(name: str, entry: Any, where: str) -> Video:
@@ -132,8 +207,8 @@ def _video(name: str, entry: Any, where: str) -> Video:
         frames = entry.get("num_frames")
         if frames is None and fps:
             frames = round(duration * fps)
-        items = entry.get("annotations", ())
-        rows = [(*map(float, item["segment"]), str(item["label"])) for item in items]
+        items = _listed(entry, "annotations")
+        rows = [(*map(float, item["segment"]), _label(item["label"])) for item in items]
         segments = tuple(Segment(start, end, label) for start, end, label in rows)
         video = Video(
             name,
@@ -142,7 +217,7 @@ def _video(name: str, entry: Any, where: str) -> Video:
             frames and int(frames),
             Localization(name, duration, segments),
             fps,
-            frozenset(str(label) for label in entry.get("labels", ())),
+            frozenset(map(_label, _listed(entry, "labels"))),
             "annotations" in entry,
         )
     except DataError as failure:
@@ -160,6 +235,19 @@ def _video(name: str, entry: Any, where: str) -> Video:
     if not 0 <= (video.num_frames or 0) <= MAX_FPS * duration + 1:
         raise DataError(f"{where}: num_frames must be at most {MAX_FPS:,} a second, got {video.num_frames}")
     return video
+
+
+def _listed(entry: Mapping[str, Any], key: str) -> list[Any]:
+    found = entry.get(key, [])
+    if not isinstance(found, list):
+        raise DataError(f"{key!r} must be a list, found {found!r:.40}")
+    return found
+
+
+def _label(label: Any) -> str:
+    if not isinstance(label, str):
+        raise DataError(f"a label must be a name, found {label!r:.40}")
+    return label
 
 
 def read_dialect(

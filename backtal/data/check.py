@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
 from backtal.data.annotations import Video
 from backtal.data.click_stats import ClickCount, clicks_inside_actions, count_clicks
-from backtal.data.datasets import SHORTEST, VideoDataset
-from backtal.data.features import FeatureSpec, TimeAxis
+from backtal.data.datasets import SHORTEST, VideoDataset, foreign_clicks
+from backtal.data.features import CROWDED, FeatureSpec, TimeAxis
 from backtal.errors import DataError, name_some
 from backtal.files import progress
 
@@ -121,10 +121,23 @@ def _annotation_findings(dataset: VideoDataset, trained: set[str]) -> Iterator[F
         message = f"{len(untaught)} video(s) of subset {name_some(sorted(trained))} without any label"
         advice = "say which actions occur in them, or move them out of the subset for training"
         yield Finding("error", "unlabelled_videos", message, tuple(untaught), advice)
-    if others := [v.video_id for v in unlabelled if v.subset not in trained]:
+    if others := [v.video_id for v in unlabelled if v.subset not in trained and v.annotated]:
         message = f"{len(others)} video(s) without any label"
         advice = "they count as videos in which nothing occurs, and cannot be trained on"
         yield Finding("warning", "unlabelled_videos", message, tuple(others), advice)
+    measured = [v for v in videos if v.subset not in trained]
+    unknown = [v.video_id for v in measured if not (v.located or v.ground_truth.segments)]
+    if unknown and len(unknown) < len(measured):
+        message = f"{len(unknown)} of {len(measured)} video(s) to measure on without start and end of their actions"
+        yield Finding("warning", "unlocated_videos", message, tuple(unknown), "they are left out of all measuring")
+    if partly := [f"{v.video_id} ({name_some(sorted(v.unlocated))})" for v in videos if v.annotated and v.unlocated]:
+        message = f"{len(partly)} video(s) with labels of which it is not said when they occur"
+        advice = "what is found of these labels there is left out of all measuring"
+        yield Finding("warning", "unlocated_labels", message, tuple(partly), advice)
+    names = Counter(v.video_id.casefold() for v in videos)
+    if alike := [v.video_id for v in videos if names[v.video_id.casefold()] > 1]:
+        message = f"{len(alike)} videos whose names differ in nothing but upper and lower case"
+        yield Finding("warning", "names_alike", message, tuple(alike), "on macOS and Windows they are one file")
     if unused := [label for label in dataset.labels if not any(label in v.labels for v in videos)]:
         yield Finding("warning", "unused_labels", f"{len(unused)} label(s) that no video has", tuple(unused))
     rates = [v for v in videos if v.fps and v.num_frames and abs(v.num_frames / v.fps - v.duration) > 1]
@@ -190,9 +203,16 @@ def _shape_findings(shapes: Sequence[_Shape]) -> Iterator[Finding]:
     if not shapes:
         return
     common = Counter(shape.dim for shape in shapes).most_common(1)[0][0]
-    if odd := [f"{s.video.video_id} ({s.dim} channels)" for s in shapes if s.dim != common]:
+    if odd := [s for s in shapes if s.dim != common]:
         message = f"{len(odd)} video(s) whose features do not have {common} channels like the others"
-        yield Finding("error", "feature_dim", message, tuple(odd), "all features must come from one extractor")
+        advice = "all features must come from one extractor"
+        if len({s.axis.length for s in shapes}) == 1 or all(s.axis.length == common for s in odd):
+            advice = "as the other size is constant, they are probably [T, D], where [D, T] is meant: transpose them"
+        items = tuple(f"{s.video.video_id} ({s.dim} channels)" for s in odd)
+        yield Finding("error", "feature_dim", message, items, advice)
+    if crowded := [s for s in shapes if s.axis.is_crowded]:
+        items = tuple(f"{s.video.video_id} ({s.axis.length} snippets, {s.axis.num_frames} frames)" for s in crowded)
+        yield Finding("warning", "crowded_features", f"{len(crowded)} video(s) with {CROWDED}", items)
     first = next((s.spec for s in shapes if s.spec), None)
     differing = [(s.video.video_id, s.spec.mismatches(first)) for s in shapes if s.spec and first]
     if other := [f"{name} ({'; '.join(wrong)})" for name, wrong in differing if wrong]:
@@ -246,6 +266,10 @@ def _click_findings(file: str, tracks: dict[str, ClickTrack], dataset: VideoData
         message = f"{file}: {len(inside)} background click(s) ({share:.1f} %) lie inside an annotated action"
         advice = "look at them (--json lists all): either the click or the annotation is wrong"
         yield Finding("warning", "click_inside_action", message, tuple(inside), advice)
+    if foreign := foreign_clicks(tracks, dataset.annotations):
+        message = f"{file}: {len(foreign)} action click(s) with a label that their video does not have"
+        advice = "either the click or the video's labels are wrong; training is told both"
+        yield Finding("warning", "foreign_label", message, tuple(foreign), advice)
     strayed = [f"{name} at {c.time:g} s ({c.label})" for name, c in clicks if _strayed(c, videos[name])]
     if strayed:
         message = f"{file}: {len(strayed)} action click(s) outside every instance of their action"

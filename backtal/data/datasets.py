@@ -1,7 +1,9 @@
 """Datasets: the folder of ``annotations.json``, ``clicks/*.txt`` and ``features/<video>.npz``."""
 
+import logging
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ from backtal.clicks.files import read_clicks, write_clicks
 from backtal.data.annotations import Annotations, Video, read_annotations, write_annotations
 from backtal.data.features import VideoFeatures, read_features, write_features
 from backtal.errors import DataError, name_some
-from backtal.files import is_taken, progress, read_json, write_json
+from backtal.files import composed, is_taken, npz_files, progress, read_json, spelling, write_json
 
 SHORTEST = 5  # snippets: the smallest kernel that `backtal.training.for_dataset` derives from clicks
 _MARKER = ".conversion.json"
+_LOG = logging.getLogger("backtal")
 
 
 class VideoDataset:
@@ -36,7 +39,8 @@ class VideoDataset:
         click_readers: Mapping[Path, Callable[[], dict[str, ClickTrack]]] | None = None,
     ) -> None:
         self.root, self.annotations = Path(root), annotations
-        self._readers, self._click_readers = readers, click_readers or {}
+        spell = spelling(annotations.videos)
+        self._readers, self._click_readers = {spell(name): read for name, read in readers.items()}, click_readers or {}
         self._click_place = self.root
 
     @property
@@ -77,7 +81,11 @@ class VideoDataset:
                     raise DataError(f"{name}: no such click file, neither as a path nor in {self._click_place}")
             return found
         if not present:
-            raise DataError(f"{self._click_place}: no click file; give one, or train from video labels only")
+            others = sorted(path.name for path in self._click_place.glob("[!.]*") if path.is_file())
+            hint = "; give one, or train from video labels only"
+            if others:
+                hint = f" with the ending .txt; it holds {name_some(others)}, to be named with --clicks"
+            raise DataError(f"{self._click_place}: no click file{hint}")
         if len(present) > 1:
             raise DataError(
                 f"{self._click_place} holds {name_some(p.name for p in present)}: choose one with --clicks "
@@ -92,8 +100,20 @@ class VideoDataset:
             DataError: if it is missing or malformed.
         """
         if path in self._click_readers:
-            return self._click_readers[Path(path)]()
-        return read_clicks(path, frame_rates=self.annotations.frame_rates)
+            tracks = self._click_readers[Path(path)]()
+        else:
+            tracks = read_clicks(path, frame_rates=self.annotations.frame_rates)
+        return self._respelled(tracks)
+
+    def _respelled(self, tracks: dict[str, ClickTrack]) -> dict[str, ClickTrack]:
+        """With names of videos and labels in the form of Unicode in which the annotations have them."""
+        video, label = spelling(self.annotations.videos), spelling(self.labels)
+        found: dict[str, ClickTrack] = {}
+        for name, track in tracks.items():
+            clicks = tuple(replace(click, label=label(click.label)) for click in track.clicks)
+            before = found[video(name)].clicks if video(name) in found else ()
+            found[video(name)] = ClickTrack(video(name), before + clicks)
+        return found
 
     def clicks(self, files: Sequence[str | Path]) -> dict[str, ClickTrack]:
         """Read click files, put them together and check that every click belongs to a video of the dataset.
@@ -108,14 +128,31 @@ class VideoDataset:
         tracks = {video: ClickTrack(video, clicks) for video, clicks in found.items()}
         durations = {name: video.duration for name, video in self.annotations.videos.items()}
         check_clicks(tracks, durations, self.labels)
+        if foreign := foreign_clicks(tracks, self.annotations):
+            _LOG.warning(
+                f"{len(foreign)} action click(s) with a label that their video does not have: {name_some(foreign)}; "
+                "either the click or the video's labels are wrong, and training is told both"
+            )
         return tracks
+
+
+def foreign_clicks(tracks: Mapping[str, ClickTrack], annotations: Annotations) -> list[str]:
+    """Action clicks whose label their video does not have, as text: ``"v1 at 3 s (jump)"``."""
+    return [
+        f"{name} at {click.time:g} s ({click.label})"
+        for name, track in tracks.items()
+        if name in annotations.videos
+        for click in track.clicks
+        if click.label in annotations.labels and click.label not in annotations.videos[name].labels
+    ]
 
 
 class DatasetFolder(VideoDataset):
     """A dataset folder: annotations, clicks and features by video.
 
     Args:
-        root: the folder, with ``annotations.json``, ``clicks/*.txt`` and ``features/<video>.npz``.
+        root: the folder, with ``annotations.json``, ``clicks/*.txt`` and ``features/<video>.npz``, which is
+            ``features/class/video.npz`` for a video called ``class/video``.
 
     Raises:
         DataError: if the folder or its annotations are missing or malformed.
@@ -123,17 +160,22 @@ class DatasetFolder(VideoDataset):
 
     def __init__(self, root: str | Path) -> None:
         if not Path(root).is_dir():
-            raise DataError(f"{root}: no such dataset folder")
+            hint = f"; did you mean {Path(root).parent}?" if Path(root).is_file() else ""
+            raise DataError(f"{root}: no such dataset folder{hint}")
         super().__init__(root, read_annotations(Path(root) / "annotations.json"), {})
         self._click_place = self.root / "clicks"
+        self._other_spellings: dict[str, Path] | None = None
 
     def feature_names(self) -> set[str]:
         """The videos that have a feature file, whether or not they are annotated."""
-        return {path.stem for path in self.root.glob("features/*.npz")}
+        spell = spelling(self.annotations.videos)
+        found = {spell(name) for name in npz_files(self.root / "features")}
+        return found | {name for name in self.annotations.videos if self._usual_path(name).exists()}
 
     def features(self, video: Video) -> VideoFeatures:
         """Read the features of a video; the annotations give its duration."""
-        return read_features(self._path(video), duration=video.duration, num_frames=video.num_frames)
+        found = read_features(self._path(video), duration=video.duration, num_frames=video.num_frames)
+        return replace(found, video_id=video.video_id)
 
     def checksums(self, video: Video) -> list[tuple[str, int]]:
         """Name and CRC-32 of each array in a video's feature file, which stand there: no feature is read.
@@ -147,12 +189,24 @@ class DatasetFolder(VideoDataset):
         except (OSError, ValueError, zipfile.BadZipFile) as failure:
             raise DataError(f"{self._path(video)}: cannot be read: {failure}") from None
 
+    def _usual_path(self, name: str) -> Path:
+        return self.root / "features" / f"{name}.npz"
+
     def _path(self, video: Video) -> Path:
-        return self.root / "features" / f"{video.video_id}.npz"
+        """The feature file of a video, whatever the form of Unicode of its name and the case of its ending."""
+        usual = self._usual_path(video.video_id)
+        if usual.exists():
+            return usual
+        if self._other_spellings is None:
+            self._other_spellings = {}
+            for name, path in npz_files(self.root / "features").items():
+                if (other := self._other_spellings.setdefault(composed(name), path)) != path:
+                    raise DataError(f"{other} and {path}: features of one video; delete one")
+        return self._other_spellings.get(composed(video.video_id), usual)
 
     def click_paths(self) -> list[Path]:
         """The files in ``clicks/``."""
-        return sorted(self._click_place.glob("*.txt"))
+        return sorted(path for path in self._click_place.glob("*") if path.suffix.lower() == ".txt")
 
 
 def write_folder(
@@ -185,8 +239,6 @@ def write_folder(
                 "add them, or leave these videos out with --skip-missing"
             )
         videos = {name: video for name, video in videos.items() if name not in set(missing)}
-    if unsafe := [name for name in videos if name != Path(name).name or name.startswith(".") or "\\" in name]:
-        raise DataError(f"{dataset.root}: video {unsafe[0]!r} is no name for a file")
     paths = [*dataset.click_paths(), *map(Path, clicks)]
     if len({path.stem for path in paths}) < len(paths):
         raise DataError(f"click files of one name: {name_some(paths)}")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backtal.errors import ConfigError, DataError
+from backtal.data.kinds import npz_fault
+from backtal.errors import ConfigError, DataError, name_some
 from backtal.files import atomic_path
+
+CROWDED = "more snippets than frames: are its features [T, D], where [D, T] is meant?"
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,11 @@ class TimeAxis:
         window = spec.stride if spec.window is None else spec.window
         return cls((window - spec.stride) / 2 / spec.fps, spec.stride / spec.fps, length, duration, num_frames)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are more snippets than frames, where their number is known: see `CROWDED`."""
+        return self.num_frames is not None and self.length > self.num_frames
+
     def seconds(self, index: float) -> float:
         """Second at which the (possibly fractional) snippet position lies."""
         return min(max(self.start + index * self.step, 0.0), self.duration)
@@ -166,7 +175,7 @@ class VideoFeatures:
 
         Fields of the spec that are named in `ignore_spec` may differ.
         """
-        check_fit(self.video_id, self.features.shape[0], self.spec, dim, spec, ignore_spec)
+        check_fit(self.video_id, self.features.shape[0], self.spec, dim, spec, ignore_spec, self.features.shape[1])
         check_length(self.video_id, self.features.shape[1], min_length)
 
 
@@ -177,10 +186,15 @@ def check_fit(
     dim: int,
     spec: FeatureSpec | None,
     ignore_spec: Collection[str] = (),
+    length: int | None = None,
 ) -> None:
-    """Raise DataError where features of `found_dim` channels, made as `found` says, are not those a network takes."""
+    """Raise DataError where features of `found_dim` channels, made as `found` says, are not those a network takes.
+
+    Their `length` in snippets tells whether they are [T, D] where [D, T] is meant.
+    """
     if found_dim != dim:
-        raise DataError(f"video {video_id}: features have {found_dim} channels, expected {dim}")
+        hint = f"; it has {length} snippets: are they [T, D], where [D, T] is meant?" if length == dim else ""
+        raise DataError(f"video {video_id}: features have {found_dim} channels, expected {dim}{hint}")
     if spec is not None and found is not None and (wrong := found.mismatches(spec, ignore_spec)):
         raise DataError(
             f"video {video_id}: its features differ from what the model was trained on: {'; '.join(wrong)} "
@@ -241,7 +255,8 @@ def read_axis(
         except (ValueError, TypeError, OverflowError, RecursionError, SystemError) as failure:
             raise DataError(f"{path}: spec: {failure}") from None
     if spec is not None and spec.dim is not None and spec.dim != dim:
-        raise DataError(f"{path}: {dim} channels, but its spec says {spec.dim}")
+        hint = f", and {length} snippets: are they [T, D], where [D, T] is meant?" if length == spec.dim else ""
+        raise DataError(f"{path}: {dim} channels, but its spec says {spec.dim}{hint}")
     if duration is None and "duration" in arrays:
         duration = _number(arrays, "duration", path)
     if num_frames is None and "num_frames" in arrays:
@@ -293,14 +308,25 @@ def write_features(path: str | Path, video: VideoFeatures, *, half: bool = True)
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file):
+        with path.open("rb") as file, zipfile.ZipFile(file) as members:
+            if twice := [name for name, count in Counter(members.namelist()).items() if count > 1]:
+                raise ValueError(f"{name_some(twice)} is in it twice, and only one can count")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: np.asarray(archive[name]) for name in archive.files}
     except FileNotFoundError:
-        raise DataError(f"{path}: no such feature file") from None
+        raise DataError(f"{path}: no such feature file{_like(path)}") from None
     except Exception as failure:  # a damaged archive raises anything
-        raise DataError(f"{path}: not a readable .npz file (truncated or damaged?): {failure}") from failure
+        raise DataError(f"{path}: {npz_fault(path, failure)}") from failure
+
+
+def _like(path: Path) -> str:
+    """Names the files whose names say that they may be meant."""
+    try:
+        there = [other.name for other in path.parent.iterdir() if other.stem.casefold() == path.stem.casefold()]
+    except OSError:
+        return f", and no folder {path.parent}"
+    return f"; there is {name_some(sorted(there))}" if there else ""
 
 
 def stack_channels(arrays: Mapping[str, np.ndarray], path: str | Path) -> np.ndarray:
@@ -311,10 +337,13 @@ def stack_channels(arrays: Mapping[str, np.ndarray], path: str | Path) -> np.nda
     """
     if "features" in arrays:
         names = ["features"]
+        if also := sorted({"rgb", "flow"} & arrays.keys()):
+            raise DataError(f"{path}: holds `features` and `{'` and `'.join(also)}`; keep what is meant")
     elif "rgb" in arrays and "flow" in arrays:
         names = ["rgb", "flow"]
     else:
-        raise DataError(f"{path}: holds {sorted(arrays)}; expected `features`, or `rgb` and `flow`")
+        hint = " (np.savez(path, features=array) names it)" if sorted(arrays) == ["arr_0"] else ""
+        raise DataError(f"{path}: holds {sorted(arrays)}; expected `features`, or `rgb` and `flow`{hint}")
     parts = [arrays[name] for name in names]
     for name, part in zip(names, parts, strict=True):
         if part.ndim != 2 or part.dtype.kind not in "fiu":

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from backtal.data.kinds import npz_fault
 from backtal.errors import DataError, name_some
 
 
@@ -137,4 +138,4 @@ def read_npz(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     except DataError:
         raise
     except Exception as failure:  # a damaged archive raises anything
-        raise DataError(f"{path}: not a readable .npz file (truncated or damaged?): {failure}") from None
+        raise DataError(f"{path}: {npz_fault(path, failure)}") from None

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from backtal.data.truth import Truth
 from backtal.errors import DataError
 from backtal.evaluation.evaluate import SegmentTable, Tables, match, overlaps, tables
 from backtal.evaluation.topk import TopFrames
@@ -128,7 +129,7 @@ class Diagnosis:
 
 def diagnose(
     predictions: Iterable[Localization],
-    ground_truth: Iterable[Localization],
+    ground_truth: Truth | Iterable[Localization],
     tiou: Sequence[float] = (0.5,),
     *,
     multiples: int = 10,
@@ -137,11 +138,11 @@ def diagnose(
     """Sort the predictions by kind of error and the missed instances by what they are like.
 
     Of every class with G instances, the best ``multiples * G`` predictions are looked at; all of them where it is
-    about missed instances. Predictions of labels that do not occur in the ground truth are left out, as in `evaluate`.
+    about missed instances. Predictions of labels without an instance are no part of it, as of the mAP.
 
     Args:
         predictions: found segments.
-        ground_truth: true segments of every video of the subset, with the videos' durations.
+        ground_truth: as for `evaluate`, with the videos' durations.
         tiou: temporal IoU thresholds, each in (0.1, 1]; DETAD takes 0.5 on THUMOS14, 0.5 to 0.95 on ActivityNet.
         multiples: how many times G predictions of each class.
         bins: groups of instances: DETAD's for ``"activitynet"`` or ``"thumos14"``, upper edges by characteristic, or
@@ -162,7 +163,9 @@ def diagnose(
         raise DataError(f"tIoU thresholds must lie in ({LEAST_OVERLAP}, 1], got {list(tiou)}")
     if multiples < 1:
         raise DataError(f"multiples must be at least 1, got {multiples}")
-    both = tables(predictions, ground_truth := list(ground_truth))
+    truth = Truth.of(ground_truth)
+    both = tables(predictions, truth)
+    both = both._replace(predicted=both.predicted.take(both.predicted.classes < len(both.labels)))
     instances, thresholds = (
         np.bincount(both.truth.classes, minlength=len(both.labels)),
         np.array(tiou, dtype=np.float64),
@@ -189,7 +192,7 @@ def diagnose(
         gain=gains[0],
         normalized_mean_ap=mean_ap(True),
         normalized_gain=gains[1],
-        missed=_missed(both, instances, thresholds, _durations(both, ground_truth), bins),
+        missed=_missed(both, instances, thresholds, _durations(both, truth), bins),
         num_videos=len(both.known),
         num_instances=len(both.truth.classes),
     )
@@ -323,7 +326,7 @@ class VideoScore:
 
 def rank_videos(
     predictions: Iterable[Localization],
-    ground_truth: Iterable[Localization],
+    ground_truth: Truth | Iterable[Localization],
     tiou: Sequence[float],
     *,
     f1_score: float = 0.5,
@@ -332,7 +335,7 @@ def rank_videos(
 
     Args:
         predictions: found segments.
-        ground_truth: true segments.
+        ground_truth: as for `evaluate`.
         tiou: temporal IoU thresholds.
         f1_score: least score of a prediction to count.
 

@@ -1,13 +1,14 @@
 """Detection evaluation: ActivityNet's protocol, vectorised over predictions, classes and thresholds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtal.data.truth import Truth
 from backtal.errors import DataError, name_some
 from backtal.segments.segments import Localization
 
@@ -24,9 +25,10 @@ class DetectionReport:
         precision: of the same predictions.
         recall: of the same predictions.
         num_videos: videos in the ground truth.
-        num_instances: instances in the ground truth.
+        instances: of each label, its instances in the ground truth.
         num_predictions: predictions evaluated.
-        unknown_videos: predicted videos without ground truth; their predictions count as false.
+        unknown_videos: predicted videos that the dataset does not have; their predictions count as false.
+        absent: of predicted labels without an instance, the number of predictions: false in F1, not part of the mAP.
     """
 
     labels: tuple[str, ...]
@@ -38,9 +40,15 @@ class DetectionReport:
     f1_tiou: float
     f1_score: float
     num_videos: int
-    num_instances: int
+    instances: tuple[int, ...]
     num_predictions: int
     unknown_videos: tuple[str, ...] = ()
+    absent: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def num_instances(self) -> int:
+        """Instances in the ground truth."""
+        return sum(self.instances)
 
     @property
     def mean_ap(self) -> np.ndarray:
@@ -65,20 +73,31 @@ class DetectionReport:
             "ap": {label: [float(v) for v in row] for label, row in zip(self.labels, self.ap, strict=True)},
             "videos": self.num_videos,
             "instances": self.num_instances,
+            "instances_of": dict(zip(self.labels, self.instances, strict=True)),
             "predictions": self.num_predictions,
             "unknown_videos": list(self.unknown_videos),
+            "labels_without_instance": dict(self.absent),
         }
 
     def __str__(self) -> str:
         width = max(len("mean"), *(len(label) for label in self.labels))
-        rows = [("tIoU", [f"{t:g}" for t in self.tiou], "mean")]
-        for label, values in [*zip(self.labels, self.ap, strict=True), ("mean", self.mean_ap)]:
-            rows.append((label, [f"{100 * v:.1f}" for v in values], f"{100 * values.mean():.1f}"))
-        lines = [f"{n:<{width}} " + " ".join(f"{v:>6}" for v in [*values, mean]) for n, values, mean in rows]
+        rows = [("tIoU", [f"{t:g}" for t in self.tiou], "mean", "instances")]
+        counted = [*zip(self.labels, self.ap, self.instances, strict=True), ("mean", self.mean_ap, self.num_instances)]
+        for label, values, count in counted:
+            rows.append((label, [f"{100 * v:.1f}" for v in values], f"{100 * values.mean():.1f}", str(count)))
+        lines = [
+            f"{name:<{width}} " + " ".join(f"{v:>6}" for v in [*values, mean]) + f"  {count:>9}"
+            for name, values, mean, count in rows
+        ]
         lines.append(
             f"mAP in percent over {self.num_videos} videos, {self.num_instances} instances, "
             f"{self.num_predictions} predictions"
         )
+        if self.absent:
+            lines.append(
+                f"{sum(self.absent.values())} of the predictions are of labels without an instance here "
+                f"({name_some(self.absent)}): false in F1, not part of the mAP"
+            )
         lines.append(
             f"F1 at tIoU {self.f1_tiou:g}, score >= {self.f1_score:g}: {100 * self.f1:.1f} "
             f"(precision {100 * self.precision:.1f}, recall {100 * self.recall:.1f})"
@@ -88,7 +107,7 @@ class DetectionReport:
 
 def evaluate(
     predictions: Iterable[Localization],
-    ground_truth: Iterable[Localization],
+    ground_truth: Truth | Iterable[Localization],
     tiou: Sequence[float],
     *,
     f1_tiou: float = 0.5,
@@ -101,15 +120,15 @@ def evaluate(
     envelope of precision over recall; the mean is over the classes in the ground truth.
 
     Args:
-        predictions: found segments. Videos and labels without ground truth count as wrong and not at
-            all, respectively.
-        ground_truth: true segments of every video of the subset.
+        predictions: found segments. Those of a label without an instance are wrong in F1 and no part of the mAP.
+        ground_truth: from `Annotations.truth`, which knows what is not known and has it left out; or true segments of
+            every video.
         tiou: temporal IoU thresholds, each in (0, 1].
         f1_tiou: threshold of the segment F1.
         f1_score: least score of a prediction to count for the segment F1.
 
     Raises:
-        DataError: if there is no ground truth, or no prediction is for any of its videos.
+        DataError: if there is no ground truth, or no prediction is for any of its videos or has any of its labels.
 
     Example:
         >>> from backtal import Segment
@@ -120,12 +139,12 @@ def evaluate(
     """
     if not len(tiou) or not all(0 < t <= 1 for t in tiou):
         raise DataError(f"tIoU thresholds must lie in (0, 1], got {list(tiou)}")
-    labels, known, unknown, predicted, gt = tables(predictions, ground_truth)
+    labels, absent, known, unknown, predicted, gt = tables(predictions, ground_truth)
     matched = match(predicted, gt, np.array([*tiou, f1_tiou], dtype=np.float64)) >= 0
+    instances = np.bincount(gt.classes, minlength=len(labels)).tolist()
     ap = np.empty((len(labels), len(tiou)))
-    for index in range(len(labels)):
-        chosen = matched[: len(tiou), predicted.classes == index]
-        ap[index] = average_precision(chosen, int((gt.classes == index).sum()))
+    for index, count in enumerate(instances):
+        ap[index] = average_precision(matched[: len(tiou), predicted.classes == index], count)
     confident = predicted.scores >= f1_score
     hits = int((matched[-1] & confident).sum())
     return DetectionReport(
@@ -138,28 +157,27 @@ def evaluate(
         f1_tiou=f1_tiou,
         f1_score=f1_score,
         num_videos=len(known),
-        num_instances=len(gt.classes),
+        instances=tuple(instances),
         num_predictions=len(predicted.classes),
         unknown_videos=unknown,
+        absent={label: int((predicted.classes == len(labels) + i).sum()) for i, label in enumerate(absent)},
     )
 
 
 class SegmentTable:
-    """Segments as columns; those of labels without an index are left out.
+    """Segments as columns.
 
     `video` and `classes` are indices, `group` stands for both, `start` and `end` are seconds.
     """
 
     def __init__(self, videos: list[Localization], video_index: dict[str, int], class_index: dict[str, int]):
         segments = [segment for video in videos for segment in video.segments]
-        classes = np.array([class_index.get(segment.label, -1) for segment in segments], dtype=np.int64)
         counts = [len(video.segments) for video in videos]
-        video = np.repeat(np.array([video_index[video.video_id] for video in videos], dtype=np.int64), counts)
-        known = classes >= 0
-        self.video, self.classes = video[known], classes[known]
+        self.video = np.repeat(np.array([video_index[video.video_id] for video in videos], dtype=np.int64), counts)
+        self.classes = np.array([class_index[segment.label] for segment in segments], dtype=np.int64)
         self.group = self.video * len(class_index) + self.classes
         self.start, self.end, self.scores = (
-            np.fromiter(map(attrgetter(name), segments), np.float64, len(segments))[known]
+            np.fromiter(map(attrgetter(name), segments), np.float64, len(segments))
             for name in ("start", "end", "score")
         )
 
@@ -186,6 +204,7 @@ class Tables(NamedTuple):
 
     Attributes:
         labels: the C classes that occur in the ground truth, sorted.
+        absent: predicted labels that do not, sorted; the indices after, of predictions that are all wrong.
         known: the videos of the ground truth, sorted; the first indices.
         unknown: predicted videos without ground truth; the indices after.
         predicted: the predictions.
@@ -193,26 +212,27 @@ class Tables(NamedTuple):
     """
 
     labels: tuple[str, ...]
+    absent: tuple[str, ...]
     known: tuple[str, ...]
     unknown: tuple[str, ...]
     predicted: SegmentTable
     truth: SegmentTable
 
 
-def tables(predictions: Iterable[Localization], ground_truth: Iterable[Localization]) -> Tables:
+def tables(predictions: Iterable[Localization], ground_truth: Truth | Iterable[Localization]) -> Tables:
     """Put predictions and ground truth into columns; see `evaluate` for what is raised."""
-    truth, found = list(ground_truth), list(predictions)
+    truth = Truth.of(ground_truth)
     labels = tuple(sorted({segment.label for video in truth for segment in video}))
     if not labels:
         raise DataError("the ground truth holds no segment: measuring needs videos with start and end of their actions")
+    found = truth.judged(predictions)
+    absent = tuple(sorted({segment.label for video in found for segment in video} - set(labels)))
     known = tuple(sorted({video.video_id for video in truth}))
     unknown = tuple(sorted({video.video_id for video in found} - set(known)))
-    if found and len(unknown) == len({video.video_id for video in found}):
-        raise DataError(f"no prediction is for a video of the ground truth; predicted: {name_some(unknown)}")
     video_index = {name: i for i, name in enumerate([*known, *unknown])}
-    class_index = {label: i for i, label in enumerate(labels)}
+    class_index = {label: i for i, label in enumerate([*labels, *absent])}
     predicted = SegmentTable(found, video_index, class_index).by_score()
-    return Tables(labels, known, unknown, predicted, SegmentTable(truth, video_index, class_index))
+    return Tables(labels, absent, known, unknown, predicted, SegmentTable(list(truth), video_index, class_index))
 
 
 def match(predicted: SegmentTable, truth: SegmentTable, tiou: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from backtal.data.datasets import VideoDataset
+from backtal.data.truth import Truth
 from backtal.files import progress
 from backtal.nn.cas import topk_count
 from backtal.nn.model import BackTALModel
@@ -39,7 +40,7 @@ class TopFrames:
         )
 
 
-def measure_top_frames(model: BackTALModel, dataset: VideoDataset, subset: str = "test") -> TopFrames:
+def measure_top_frames(model: BackTALModel, dataset: VideoDataset, truth: Truth) -> TopFrames:
     """How many of the k frames that make a video's score lie inside actions.
 
     For every video and each of its labels, the k frames of the highest activation; k is the model's, from
@@ -47,19 +48,19 @@ def measure_top_frames(model: BackTALModel, dataset: VideoDataset, subset: str =
 
     Args:
         model: whose activations.
-        dataset: with features and ground truth.
-        subset: its videos to measure.
+        dataset: with the features.
+        truth: of the videos to measure, from `Annotations.truth`.
 
     Raises:
         DataError: if a video has no features or they do not fit the network.
     """
     inside = np.zeros((4, 2))
-    for video in progress(dataset.annotations.subset(subset), desc="top-k frames", unit="video", leave=False):
-        features = model.prepare(dataset.features(video))
+    for video in progress(truth, desc="top-k frames", unit="video", leave=False):
+        features = model.prepare(dataset.features(dataset.annotations.video(video.video_id)))
         cas = model.run(features).cas[0]
         count = int(topk_count(torch.tensor([features.axis.length]), model.config.topk_ratio))
         rows = dict(zip(model.config.labels, cas.cpu().numpy(), strict=False))
-        inside += count_inside(rows, features.axis.middles(), video.ground_truth, count)
+        inside += count_inside(rows, features.axis.middles(), video, count)
     shares = (inside[:, 0] / np.maximum(inside[:, 1], 1)).tolist()
     return TopFrames(*shares, frames=int(inside[0, 1]))
 

@@ -245,7 +245,15 @@ class BackTALModel(nn.Module):
             DataError: if the features do not fit the network.
         """
         config = self.config
-        check_fit(source.video_id, source.dim, source.spec, config.feature_dim, config.feature_spec, ignore_spec)
+        check_fit(
+            source.video_id,
+            source.dim,
+            source.spec,
+            config.feature_dim,
+            config.feature_spec,
+            ignore_spec,
+            source.length,
+        )
         if source.length is not None:
             check_length(source.video_id, source.length, config.kernel_size)
         training = self.training

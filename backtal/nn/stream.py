@@ -257,6 +257,8 @@ def _index(path: Path) -> tuple[list[_Stored], dict[str, np.ndarray]] | None:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             names = [name for name in ("features",) if name in members] or ["rgb", "flow"]
+            if len(members) < len(archive.infolist()) or len({*names, "rgb", "flow"} & members.keys()) > len(names):
+                return None
             if not set(names) <= set(members) or any(members[n].compress_type != zipfile.ZIP_STORED for n in names):
                 return None
             if archive.testzip() is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backtal.data.truth import Truth
 from backtal.errors import DataError
 from backtal.evaluation.evaluate import DetectionReport, match, tables
 from backtal.files import read_lines
@@ -119,7 +120,7 @@ def map_over_tiou(reports: Mapping[str, DetectionReport], *, title: str | None =
 
 def precision_recall(
     predictions: Mapping[str, Sequence[Localization]],
-    ground_truth: Sequence[Localization],
+    ground_truth: Truth | Sequence[Localization],
     *,
     tiou: float = 0.5,
     labels: Sequence[str] | None = None,
@@ -127,9 +128,11 @@ def precision_recall(
 ) -> "Figure":
     """Precision over recall as the score falls: all classes together, and each class where `labels` names some.
 
+    Found segments of labels without an instance are among all classes, and wrong.
+
     Args:
         predictions: found segments by the model's name.
-        ground_truth: true segments.
+        ground_truth: as for `backtal.evaluation.evaluate`.
         tiou: threshold from which a prediction is right.
         labels: classes to draw in a panel of their own.
         title: heading.

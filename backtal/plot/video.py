@@ -33,10 +33,13 @@ def timeline_of_video(
         DataError: if the video has no features, or they do not fit a model.
     """
     title = video.video_id if title is None else title
-    truth = video.ground_truth if video.located else None
     return timeline_of_features(
-        dataset.features(video), models, labels=dataset.labels, truth=truth, title=title, **options
+        dataset.features(video), models, labels=dataset.labels, truth=_truth(video), title=title, **options
     )
+
+
+def _truth(video: Video) -> Localization | None:
+    return video.ground_truth if video.ground_truth.segments or video.located else None
 
 
 def timeline_of_features(
@@ -107,4 +110,4 @@ def affinity_of_video(
     heading = (
         title if title is not None else f"{video.video_id}; the network compares {model.config.kernel_size} frames"
     )
-    return affinity_mask(affinity, seconds, truth=video.ground_truth, axis=features.axis, title=heading)
+    return affinity_mask(affinity, seconds, truth=_truth(video), axis=features.axis, title=heading)

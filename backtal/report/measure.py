@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backtal.data.annotations import Video
 from backtal.data.datasets import VideoDataset
+from backtal.data.truth import Truth
 from backtal.errors import DataError
 from backtal.evaluation.diagnose import Diagnosis, VideoScore, diagnose, rank_videos
 from backtal.evaluation.evaluate import DetectionReport, evaluate
@@ -28,7 +28,7 @@ class MeasuredRun:
     Attributes:
         name: what to call it.
         model: the network.
-        found: by video, in the order of the subset.
+        found: by video, as far as it can be judged.
         report: against the ground truth.
         recipe: ``recipe.json`` of the run folder; None for a checkpoint that has none.
         log: rows of ``log.jsonl``; empty where there is none.
@@ -56,19 +56,19 @@ class Measured:
 
     Attributes:
         dataset: measured on.
-        subset: of the dataset.
-        videos: of the subset.
+        truth: what everything is compared with.
         runs: one or more.
         diagnosis: errors by kind, with the top-k frames.
-        ranked: the videos, the worst first.
+        ranked: the videos that can be shown, the worst first.
+        failed: by video, why its features cannot be used.
     """
 
     dataset: VideoDataset
-    subset: str
-    videos: list[Video]
+    truth: Truth
     runs: list[MeasuredRun]
     diagnosis: Diagnosis
     ranked: list[VideoScore]
+    failed: dict[str, str]
 
     @property
     def runs_differ_in_seed(self) -> bool:
@@ -97,31 +97,50 @@ def measure(
         f1_score: least score of a segment to count for F1.
 
     Raises:
-        DataError: if predictions are given for several runs, or anything does not fit.
+        DataError: if predictions are given for several runs, or nothing fits.
     """
     if predictions is not None and len(names) > 1:
         raise DataError("a predictions file belongs to one run; leave it out to compare several")
-    videos = dataset.annotations.subset(subset)
-    truth = [video.ground_truth for video in videos]
-    runs = []
-    for name, shown in zip(names, _shown(names), strict=True):
-        model = BackTALModel.from_pretrained(name)
+    truth = dataset.annotations.truth(subset)
+    models = [BackTALModel.from_pretrained(name) for name in names]
+    failed = _unusable(models, dataset, truth)
+    usable = replace(truth, videos=tuple(video for video in truth if video.video_id not in failed))
+    durations, runs = {video.video_id: video.duration for video in truth}, []
+    for name, shown, model in zip(names, _shown(names), models, strict=True):
         if predictions is not None:
-            by_video = {found.video_id: found for found in read_predictions(predictions)}
-            found = [replace(by_video.get(t.video_id, t), duration=t.duration) for t in truth]
-            found = [f if f.video_id in by_video else replace(f, segments=()) for f in found]
+            found = [replace(v, duration=durations.get(v.video_id, v.duration)) for v in read_predictions(predictions)]
         else:
-            bar = progress(videos, desc=f"localizing with {shown}", unit="video", leave=False)
-            found = [model.localize(dataset.features(video)) for video in bar]
+            bar = progress(usable, desc=f"localizing with {shown}", unit="video", leave=False)
+            found = [model.localize(dataset.features(dataset.annotations.video(video.video_id))) for video in bar]
+        found = truth.judged(found)
         report = evaluate(found, truth, tiou, f1_score=f1_score)
         folder = Path(name)
         recipe = read_json(folder / RECIPE_FILE) if (folder / RECIPE_FILE).is_file() else None
         log = read_log(folder / LOG_FILE) if (folder / LOG_FILE).is_file() else []
         runs.append(MeasuredRun(shown, model, found, report, recipe, log))
     first = runs[0]
-    top_frames = measure_top_frames(first.model, dataset, subset)
-    diagnosis = replace(diagnose(first.found, truth), top_frames=top_frames)
-    return Measured(dataset, subset, videos, runs, diagnosis, rank_videos(first.found, truth, tiou, f1_score=f1_score))
+    diagnosis = replace(diagnose(first.found, truth), top_frames=measure_top_frames(first.model, dataset, usable))
+    ranked = [v for v in rank_videos(first.found, truth, tiou, f1_score=f1_score) if v.video_id not in failed]
+    return Measured(dataset, truth, runs, diagnosis, ranked, failed)
+
+
+def _unusable(models: Sequence[BackTALModel], dataset: VideoDataset, truth: Truth) -> dict[str, str]:
+    """By video, why a model cannot take its features.
+
+    Raises:
+        DataError: if it is so of every video.
+    """
+    failed = {}
+    for video in progress(truth, desc="reading features", unit="video", leave=False):
+        try:
+            features = dataset.features(dataset.annotations.video(video.video_id))
+            for model in models:
+                model.prepare(features)
+        except DataError as failure:
+            failed[video.video_id] = str(failure)
+    if len(failed) == len(truth):
+        raise DataError(f"none of the {len(truth)} videos can be used: {next(iter(failed.values()))}")
+    return failed
 
 
 def _without_seed(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from backtal.plot import (
 from backtal.plot.timeline import Frames
 from backtal.report.html import Html, html, page, picture, settings, table, tag
 from backtal.report.measure import Measured, MeasuredRun
-from backtal.segments.segments import Segment
+from backtal.segments.segments import Localization, Segment
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".m4v", ".mov", ".mkv", ".ogv", ".avi")
 
@@ -110,7 +110,7 @@ def _numbers(measured: Measured) -> Iterator[Any]:
     yield tag("div", [tag("div", name, tag("b", value), class_="tile") for name, value in tiles], class_="tiles")
     yield tag(
         "p",
-        f"Mean average precision in percent, as ActivityNet computes it, on the subset {measured.subset!r} of ",
+        f"Mean average precision in percent, as ActivityNet computes it, on the subset {measured.truth.subset!r} of ",
         tag("code", measured.dataset.root),
         f"; its mean is over tIoU {', '.join(f'{t:g}' for t in first.tiou)}. F1 counts segments that score at least "
         f"{first.f1_score:g}: precision {_percent(first.precision)}, recall {_percent(first.recall)}.",
@@ -128,20 +128,25 @@ def _numbers(measured: Measured) -> Iterator[Any]:
     yield table(head, rows, total=same)
     if len(measured.runs) == 1:
         yield tag("p", "One run: how much another seed would change is not known from this.", class_="faint small")
+    remarks = [*measured.truth.remarks, *(f"Could not be read: {reason}" for reason in measured.failed.values())]
+    if remarks:
+        yield tag("ul", [tag("li", remark) for remark in remarks], class_="small")
     reports = {run.name: run.report for run in measured.runs}
-    truth = [video.ground_truth for video in measured.videos]
     yield tag(
         "div",
         picture(map_over_tiou(reports), "mean average precision over temporal IoU"),
-        picture(precision_recall({r.name: r.found for r in measured.runs}, truth), "precision over recall"),
+        picture(precision_recall({r.name: r.found for r in measured.runs}, measured.truth), "precision over recall"),
         class_="pair",
     )
     yield tag("h3", "Average precision of each class")
     order = np.argsort(first.ap.mean(axis=1), kind="stable")
-    per_class = [[first.labels[i], *map(_percent, first.ap[i]), _percent(first.ap[i].mean())] for i in order]
-    mean = ["mean", *map(_percent, first.mean_ap), _percent(first.average)]
+    per_class = [
+        [first.labels[i], *map(_percent, first.ap[i]), _percent(first.ap[i].mean()), first.instances[i]] for i in order
+    ]
+    mean = ["mean", *map(_percent, first.mean_ap), _percent(first.average), first.num_instances]
     yield tag("p", f"{measured.runs[0].name}, the hardest class first.", class_="faint small")
-    yield table(["class", *(f"{t:g}" for t in first.tiou), "mean"], [*per_class, mean], total=True)
+    head = ["class", *(f"{t:g}" for t in first.tiou), "mean", "instances"]
+    yield table(head, [*per_class, mean], total=True)
 
 
 def _errors(measured: Measured) -> Iterator[Any]:
@@ -190,11 +195,11 @@ def _videos(
         f"{run.report.f1_score:g}; light bands carry the true segments through all rows.",
     )
     show = min(show, (len(measured.ranked) + 1) // 2)
-    known = {video.video_id: video for video in measured.videos}
     found = {localized.video_id: localized for localized in run.found}
     for heading, chosen in (("Worst", measured.ranked[:show]), ("Best", measured.ranked[::-1][:show])):
         for number, score in enumerate(chosen, 1):
-            video = known[score.video_id]
+            video = measured.dataset.annotations.video(score.video_id)
+            localized = found.get(video.video_id, Localization(video.video_id, video.duration, ()))
             link = links.get(video.video_id)
             name = tag("a", video.video_id, href=link, target="_blank") if link else html(video.video_id)
             yield tag("h3", f"{heading} {number}: ", name, f", F1 {_percent(score.f1)}")
@@ -202,13 +207,13 @@ def _videos(
                 video,
                 measured.dataset,
                 {run.name: run.model},
-                found={run.name: found[video.video_id]},
+                found={run.name: localized},
                 frames=frames(video.video_id) if frames else None,
                 least_score=run.report.f1_score,
                 title="",
             )
             yield picture(figure, f"timeline of {video.video_id}: truth, activations and found segments")
-            shown = [s for s in found[video.video_id] if s.score >= run.report.f1_score]
+            shown = [s for s in localized if s.score >= run.report.f1_score]
             opened = {"open": ""} if link else {}
             yield tag("details", tag("summary", "Segments"), _segments(video, shown, link), **opened)
 
@@ -233,7 +238,7 @@ def _time(second: float, link: str | None) -> Html:
 
 def _inside(measured: Measured) -> Iterator[Any]:
     run = measured.runs[0]
-    best = next(video for video in measured.videos if video.video_id == measured.ranked[-1].video_id)
+    best = measured.dataset.annotations.video(measured.ranked[-1].video_id)
     yield tag(
         "p",
         "How alike the network finds a frame and its neighbours: this weighs the taps of its convolutions. A frame of "

@@ -1,5 +1,6 @@
 """Segments in time: the result types, temporal intersection over union, non-maximum suppression."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from backtal.files import read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
+
+
+_LOG = logging.getLogger("backtal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +107,36 @@ def write_predictions(path: str | Path, localizations: Iterable[Localization]) -
 def read_predictions(path: str | Path) -> list[Localization]:
     """Read a file in ActivityNet's detection form. Durations are not part of it and come back as NaN.
 
+    A segment without a score counts as one of score 1, which is said.
+
     Raises:
         DataError: if the file is missing or an entry is malformed; the message names the entry.
     """
-    results = read_json(path).get("results")
+    content = read_json(path)
+    results = content.get("results")
     if not isinstance(results, dict):
-        raise DataError(f"{path}: no 'results' object; expected ActivityNet's form {{'results': {{video: [...]}}}}")
-    found = []
+        also = "; this is a file of annotations" if "database" in content else ""
+        raise DataError(
+            f"{path}: no 'results' object; expected ActivityNet's form {{'results': {{video: [...]}}}}{also}"
+        )
+    found, unscored = [], 0
     for video, entries in results.items():
         if not isinstance(entries, list):
             raise DataError(f"{path}: results of video {video}: expected a list, found {type(entries).__name__}")
         segments = tuple(_segment(entry, f"{path}: video {video}, entry {i}") for i, entry in enumerate(entries))
+        unscored += sum("score" not in entry for entry in entries)
         found.append(Localization(str(video), math.nan, segments))
+    if unscored:
+        _LOG.warning(f"{path}: {unscored} segment(s) without a score; they count as of score 1")
     return found
 
 
 def _segment(entry: Any, where: str) -> Segment:
     try:
-        start, end = entry["segment"]
-        return Segment(float(start), float(end), str(entry["label"]), float(entry.get("score", 1.0)))
+        (start, end), label = entry["segment"], entry["label"]
+        if not isinstance(label, str):
+            raise DataError(f"a label must be a name, found {label!r:.40}")
+        return Segment(float(start), float(end), label, float(entry.get("score", 1.0)))
     except DataError as failure:
         raise DataError(f"{where}: {failure}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as failure:

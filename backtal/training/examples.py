@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import logging
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -14,10 +15,12 @@ from torch.utils.data import Dataset
 
 from backtal.clicks.clicks import BACKGROUND, ClickTrack
 from backtal.data.datasets import VideoDataset
-from backtal.data.features import VideoFeatures, check_fit
+from backtal.data.features import CROWDED, VideoFeatures, check_fit
 from backtal.errors import DataError, name_some
 from backtal.files import progress
 from backtal.settings.config import ModelConfig
+
+_LOG = logging.getLogger("backtal")
 
 
 class Example(NamedTuple):
@@ -93,12 +96,20 @@ class TrainingSet(Dataset[Example]):
     def _read_all(self, cache_bytes: int) -> None:
         """Check every file, keep what fits in memory, gather the mean and deviation of each channel."""
         lengths, gaps, total, squares = list[int](), list[float](), torch.zeros(()), torch.zeros(())
-        first = None
+        first, unusable, crowded = None, list[str](), list[str]()
         for index in progress(range(len(self)), desc="reading features", unit="video", leave=False):
-            video = self.folder.features(self.videos[index])
-            first = first or video
-            dim, spec = first.features.shape[0], self.model.feature_spec or first.spec
-            check_fit(video.video_id, video.features.shape[0], video.spec, dim, spec)
+            try:
+                video = self.folder.features(self.videos[index])
+                first = first or video
+                dim, spec = first.features.shape[0], self.model.feature_spec or first.spec
+                check_fit(
+                    video.video_id, video.features.shape[0], video.spec, dim, spec, length=video.features.shape[1]
+                )
+            except DataError as failure:
+                unusable.append(str(failure))
+                continue
+            if video.axis.is_crowded:
+                crowded.append(video.video_id)
             values = video.features.double()
             lengths.append(values.shape[1])
             step = video.axis.rescaled(self.model.temporal_length or video.axis.length).step
@@ -109,6 +120,11 @@ class TrainingSet(Dataset[Example]):
             cache_bytes -= video.features.nbytes
             if cache_bytes >= 0:
                 self._cache[index] = video
+        if unusable:
+            several = f"{len(unusable)} training videos cannot be used, see `backtal dataset check`: "
+            raise DataError((several if len(unusable) > 1 else "") + name_some(unusable, 3))
+        if crowded:
+            _LOG.warning(f"{len(crowded)} training video(s) with {CROWDED}: {name_some(crowded)}")
         assert first is not None
         self.feature_dim, self.feature_spec = first.features.shape[0], self.model.feature_spec or first.spec
         count, self.shortest = sum(lengths), min(lengths)

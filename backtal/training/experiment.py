@@ -1,6 +1,7 @@
 """Experiments: train, localize and evaluate under several settings and seeds; the paper's ablations as data."""
 
 import hashlib
+import logging
 import multiprocessing
 import statistics
 import time
@@ -14,7 +15,8 @@ import numpy as np
 
 from backtal.clicks.clicks import ClickTrack, simulate_action_clicks
 from backtal.data.datasets import DatasetFolder
-from backtal.errors import ConfigError, DataError
+from backtal.data.truth import Truth
+from backtal.errors import ConfigError, DataError, name_some
 from backtal.evaluation.evaluate import evaluate
 from backtal.files import progress, read_json, write_json
 from backtal.nn.model import BackTALModel
@@ -81,9 +83,9 @@ def measure(protocol: Protocol, run: Run, out: str | Path, *, threads: int | Non
     """
     folder, result = Path(out) / run.name(), Path(out) / run.name() / "result.json"
     dataset = DatasetFolder(protocol.data)
-    videos = dataset.annotations.subset(protocol.test)
-    tracks = _clicks(dataset, run)
-    data = _fingerprint(protocol, dataset, tracks)
+    truth = dataset.annotations.truth(protocol.test)
+    tracks = _clicks(dataset, protocol.training, run)
+    data = _fingerprint(protocol, dataset, truth, tracks)
     if result.exists():
         found = read_json(result)
         if found.get("data") != data:
@@ -99,31 +101,39 @@ def measure(protocol: Protocol, run: Run, out: str | Path, *, threads: int | Non
     fit(training_set, run.recipe, folder, resume=True)
     seconds = time.monotonic() - began
     model = BackTALModel.from_pretrained(folder)
-    found = [model.localize(dataset.features(video)) for video in videos]
-    report = evaluate(found, [v.ground_truth for v in videos], protocol.tiou, f1_score=protocol.f1_score)
+    found = [model.localize(dataset.features(dataset.annotations.video(video.video_id))) for video in truth]
+    report = evaluate(found, truth, protocol.tiou, f1_score=protocol.f1_score)
     values = report.to_dict() | {"training_seconds": seconds, "clicks": run.background, "action_clicks": run.action}
     values["data"] = data
     write_json(result, values)
     return values
 
 
-def _fingerprint(protocol: Protocol, dataset: DatasetFolder, tracks: Mapping[str, ClickTrack] | None) -> str:
+def _fingerprint(
+    protocol: Protocol, dataset: DatasetFolder, truth: Truth, tracks: Mapping[str, ClickTrack] | None
+) -> str:
     """A digest of all that a run reads beside its settings; of the features their checksums."""
     digest = hashlib.sha256(repr((dataset.labels, tuple(protocol.tiou), protocol.f1_score)).encode())
     for video in dataset.annotations.subset(protocol.training):
         clicks = (tracks or {}).get(video.video_id)
         weak = video.video_id, video.duration, video.num_frames, sorted(video.labels), clicks
         digest.update(repr((weak, dataset.checksums(video))).encode())
-    for video in dataset.annotations.subset(protocol.test):
-        digest.update(repr((video.num_frames, video.ground_truth, dataset.checksums(video))).encode())
+    for video in map(dataset.annotations.video, (video.video_id for video in truth)):
+        unlocated = (sorted(video.unlocated),) if video.unlocated else ()
+        digest.update(repr((video.num_frames, video.ground_truth, dataset.checksums(video), *unlocated)).encode())
     return digest.hexdigest()
 
 
-def _clicks(dataset: DatasetFolder, run: Run) -> dict[str, ClickTrack] | None:
+def _clicks(dataset: DatasetFolder, training: str, run: Run) -> dict[str, ClickTrack] | None:
     if run.background is None and not run.action:
         return None
     tracks = {} if run.background is None else dataset.clicks(dataset.click_files([run.background]))
     if run.action:
+        if vague := [video.video_id for video in dataset.annotations.subset(training) if not video.located]:
+            raise DataError(
+                f"{dataset.root}: action clicks are simulated from start and end of actions, which are not known of "
+                f"{len(vague)} training video(s): {name_some(vague)}"
+            )
         rng = np.random.default_rng(run.recipe.training.seed)
         for name, video in dataset.annotations.videos.items():
             clicked = simulate_action_clicks(name, video.ground_truth, rng).clicks
@@ -136,9 +146,10 @@ def measure_all(protocol: Protocol, runs: Sequence[Run], out: str | Path, *, job
 
     Results come in the order of `runs`. What was finished before stays if one fails or the process is killed.
     """
+    DatasetFolder(protocol.data).annotations.truth(protocol.test)  # says what is left out, once for all runs
     different = {run.name(): run for run in runs}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_hush) as pool:
         waiting = {name: pool.submit(measure, protocol, run, out, threads=1) for name, run in different.items()}
         try:
             for done in progress(as_completed(waiting.values()), total=len(waiting), desc="measuring", unit="run"):
@@ -147,6 +158,10 @@ def measure_all(protocol: Protocol, runs: Sequence[Run], out: str | Path, *, job
             pool.shutdown(cancel_futures=True)
             raise
     return [waiting[run.name()].result() for run in runs]
+
+
+def _hush() -> None:
+    logging.getLogger("backtal").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,15 @@ def fit(
         training_set: the videos, their labels and clicks.
         recipe: all settings; labels, feature dimension and feature spec come from the training set.
         out: the folder to write.
-        resume: continue a run that was stopped, or start it if there is none.
+        resume: continue a run that was stopped, or start it if there is none. A finished run of the same settings and
+            data is left as it is, with or without.
         device: where to train; the accelerator if there is one, else the CPU.
 
     Returns:
         The trained model, in evaluation mode.
 
     Raises:
-        ConfigError: if `out` holds a run and `resume` is False, or holds one with other settings or data.
+        ConfigError: if `out` holds an unfinished run and `resume` is False, or one with other settings or data.
     """
     recipe = for_dataset(recipe, training_set)
     return _fit(training_set, recipe, Path(out), resume, device, of_stages=recipe.training.stages)
@@ -182,10 +183,10 @@ class _Run:
         wanted = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
         wanted["data"] = self.training_set.fingerprint()
         if path.exists():
-            if not resume:
+            differing = sorted(_differences(read_json(path, ConfigError), wanted))
+            if not resume and (differing or not self._is_finished()):
                 raise ConfigError(f"{self.out}: already holds a run; pass --resume to continue it, or another --out")
-            found = read_json(path, ConfigError)
-            if differing := sorted(_differences(found, wanted)):
+            if differing:
                 raise ConfigError(
                     f"{self.out}: the run was started with other settings or data: {'; '.join(differing)}"
                 )
@@ -193,6 +194,10 @@ class _Run:
         elif self.accelerator.is_main_process:
             write_json(path, wanted)
         self.accelerator.wait_for_everyone()
+
+    def _is_finished(self) -> bool:
+        """Whether the run that is there is complete: the same command again has nothing to do."""
+        return (self.out / "config.json").exists() and not (self.out / STATE_FILE).exists()
 
     def epochs(self, what: str) -> Iterator[int]:
         """The epochs left, with progress on stderr."""
@@ -297,7 +302,7 @@ class _Run:
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
             self.best, self.best_loss = parts["best"], float(metadata["best_loss"])
             self.first_epoch, self.log = int(metadata["epoch"]) + 1, metadata["log"].splitlines()
-        elif (self.out / "config.json").exists():
+        elif self._is_finished():
             self.first_epoch = self.settings.epochs + 1
             self.model.load_state_dict(BackTALModel.from_pretrained(self.out).state_dict())
             return

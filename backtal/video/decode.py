@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backtal.data.kinds import VIDEO, kind_of
 from backtal.errors import DataError
 from backtal.files import VIDEO_SUFFIXES
 
@@ -16,8 +17,8 @@ _LEAST_MISSING = 0.5
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether a path is called like a video."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+    """Whether a path is called like a video, or the file is one by its first bytes."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES or kind_of(path) == VIDEO
 
 
 def videos_in(places: Iterable[str | Path]) -> list[Path]:

@@ -539,7 +539,7 @@ CASES = {
         lambda r: (r / "annotations" / "thumos14.json").write_text(
             (r / "annotations" / "thumos14.json").read_text().replace('"v_1"', '"../v_1"')
         ),
-        "no features: ../v_1",
+        "no video can be called '../v_1': it leads out of the folder of features",
     ),
 }
 

@@ -155,16 +155,16 @@ def test_bad_arguments():
         diagnose(FOUND, TRUTH, bins={"length": (4, 1)})
     with pytest.raises(DataError, match="has no duration"):
         diagnose(FOUND, [Localization("v", float("nan"), TRUTH[0].segments)])
-    assert diagnose([], TRUTH).missed_share == 1
+    assert diagnose([Localization("v", 20.0, ())], TRUTH).missed_share == 1
 
 
 def test_videos_are_ranked_by_f1():
     truth = [TRUTH[0], Localization("x", 10.0, (Segment(0, 1, "run"),))]
     worst, best = rank_videos(FOUND, truth, [0.5, 0.95], f1_score=0.3)
     assert (worst.video_id, worst.f1, worst.predictions) == ("x", 0, 0)
-    # 8 predictions of known labels, 3 instances; all three found at either threshold.
-    assert (best.video_id, best.instances, best.predictions) == ("v", 3, 8)
-    assert best.f1 == pytest.approx(2 * 3 / 11)
+    # 9 predictions, one of them of no label of the truth, 3 instances; all three found at either threshold.
+    assert (best.video_id, best.instances, best.predictions) == ("v", 3, 9)
+    assert best.f1 == pytest.approx(2 * 3 / 12)
 
 
 def test_top_frames_by_hand():
@@ -177,7 +177,7 @@ def test_top_frames_by_hand():
 def test_top_frames_of_a_model(tmp_path):
     folder = DatasetFolder(make_folder(tmp_path / "data"))
     model = BackTALModel(ModelConfig(feature_dim=8, labels=folder.labels, hidden_dim=8, topk_ratio=0.2))
-    measured = measure_top_frames(model, folder)
+    measured = measure_top_frames(model, folder, folder.annotations.truth("test"))
     lengths = [folder.features(v).axis.length for v in folder.annotations.subset("test")]
     assert measured.frames == sum(int(0.2 * length + 1e-9) for length in lengths)
     inside = [v.ground_truth.segments[0].duration / v.duration for v in folder.annotations.subset("test")]

@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtal import DataError, Localization, Segment, temporal_iou
+from backtal.evaluation.diagnose import rank_videos
 from backtal.evaluation.evaluate import evaluate
+from backtal.plot import precision_recall
 
 TIOU = [0.1, 0.3, 0.5, 0.7]
 
@@ -83,13 +85,17 @@ def test_the_report_prints_and_converts():
     report = evaluate([Localization("v", 9.0, (Segment(1, 3, "jump", 0.8),))], truth, [0.5, 0.75])
     assert report.to_dict()["mAP"] == {"0.5": 1.0, "0.75": 1.0}
     assert report.to_dict()["ap"] == {"jump": [1.0, 1.0]}
-    assert str(report).splitlines()[1].split() == ["jump", "100.0", "100.0", "100.0"]
+    assert str(report).splitlines()[0].split() == ["tIoU", "0.5", "0.75", "mean", "instances"]
+    assert str(report).splitlines()[1].split() == ["jump", "100.0", "100.0", "100.0", "1"]
+    assert report.to_dict()["instances_of"] == {"jump": 1}
     assert "1 videos, 1 instances, 1 predictions" in str(report)
 
 
 def test_strange_input():
     truth = [Localization("v", 9.0, (Segment(1, 3, "jump"),))]
-    assert evaluate([], truth, [0.5]).average == 0
+    assert evaluate([Localization("v", 9.0, ())], truth, [0.5]).average == 0
+    with pytest.raises(DataError, match="no prediction is for a video of the ground truth; predicted: nothing"):
+        evaluate([], truth, [0.5])
     with pytest.raises(DataError, match="no prediction is for a video of the ground truth; predicted: w"):
         evaluate([Localization("w", 9.0, ())], truth, [0.5])
     with pytest.raises(DataError, match="holds no segment"):
@@ -103,4 +109,18 @@ def test_strange_input():
     report = evaluate(unknown, truth, [0.5])
     assert report.unknown_videos == ("w",)
     assert report.average == 0.5
-    assert evaluate([Localization("v", 9.0, (Segment(1, 3, "fly"),))], truth, [0.5]).num_predictions == 0
+    with pytest.raises(DataError, match="no predicted label is one of the dataset's: predicted are 'fly', the dataset"):
+        evaluate([Localization("v", 9.0, (Segment(1, 3, "fly"),))], truth, [0.5])
+
+
+def test_labels_without_an_instance_are_false_in_f1_and_no_part_of_the_map():
+    truth = [Localization("v", 9.0, (Segment(1, 3, "jump"),))]
+    found = [Localization("v", 9.0, (Segment(1, 3, "jump", 0.9), Segment(1, 3, "fly", 0.9), Segment(5, 6, "fly", 0.1)))]
+    report = evaluate(found, truth, [0.5])
+    assert (report.average, report.precision, report.recall) == (1, 0.5, 1)
+    assert (report.labels, report.instances, report.num_predictions) == (("jump",), (1,), 3)
+    assert report.to_dict()["labels_without_instance"] == {"fly": 2}
+    assert "2 of the predictions are of labels without an instance here (fly): false in F1" in str(report)
+    assert rank_videos(found, truth, [0.5])[0].f1 == pytest.approx(report.f1)
+    curve = precision_recall({"one": found}, truth).axes[0].lines[0]
+    assert (curve.get_xdata()[-1], curve.get_ydata()[-1]) == (100, pytest.approx(100 / 3))

@@ -187,9 +187,11 @@ def test_kill_9_at_ten_random_moments(tmp_path, monkeypatch):
 
 
 def test_the_run_folder_is_guarded(folder, tmp_path):
-    run(folder, tmp_path / "a")
+    model = run(folder, tmp_path / "a")
+    again = run(folder, tmp_path / "a")  # finished, with the same settings and data: nothing to do
+    assert same(model.state_dict(), again.state_dict())
     with pytest.raises(ConfigError, match="already holds a run; pass --resume"):
-        run(folder, tmp_path / "a")
+        run(folder, tmp_path / "a", RECIPE.with_settings(["epochs=9"]))
     with pytest.raises(ConfigError, match=r"other settings or data: training.epochs was 4, is 9"):
         run(folder, tmp_path / "a", RECIPE.with_settings(["epochs=9"]), resume=True)
     clicks = (folder / "clicks" / "A1.txt").read_text(encoding="utf-8-sig").splitlines()
