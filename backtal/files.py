@@ -1,6 +1,7 @@
-"""Reading and writing files so that nothing half-written is ever seen; names of files; progress bars."""
+"""Reading and writing files so that nothing half-written is ever seen; names of files; notes and progress on stderr."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -123,8 +124,59 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8, atomically; its line endings stay as they are."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def read_text(path: str | Path, error: type[BackTALError] = DataError, *, what: str = "") -> str:
+    """Read a text as programs write it: UTF-8, or UTF-16 with its byte order mark. Line endings stay as they are.
+
+    Args:
+        path: the file.
+        error: the kind of exception.
+        what: what the file is, for the message that it cannot be read.
+
+    Raises:
+        BackTALError: if the file is missing, or not text; the message says what it is instead.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as failure:
+        raise error(f"{path}: {what and what + ' '}cannot be read: {failure.strerror}") from failure
+    return decode_text(data, str(path), error)
+
+
+def decode_text(data: bytes, where: str, error: type[BackTALError] = DataError) -> str:
+    r"""The text that bytes stand for, without its byte order mark. See `read_text`.
+
+    Example:
+        >>> decode_text("v,1".encode("utf-16"), "clicks.txt")
+        'v,1'
+    """
+    for start, (kind, advice) in _NO_TEXT.items():
+        if data.startswith(start):
+            raise error(f"{where}: not a text file, but {kind}: {advice}")
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as failure:
+        advice = "save it as UTF-8 (in Excel: 'CSV UTF-8')" if encoding != "utf-16" else "is it cut off?"
+        raise error(f"{where}: not a text file in UTF-8 or UTF-16: {failure}; {advice}") from failure
+    if "\0" in text[:2]:
+        raise error(f"{where}: UTF-16 without a byte order mark: save it as UTF-8")
+    return text
+
+
+_NO_TEXT = {
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save the sheet as 'CSV UTF-8'"),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save the sheet as 'CSV UTF-8'"),
+    b"\x1f\x8b": ("compressed with gzip", "unpack it"),
+}
 
 
 def read_json(path: str | Path, error: type[BackTALError] = DataError) -> dict[str, Any]:
@@ -133,23 +185,25 @@ def read_json(path: str | Path, error: type[BackTALError] = DataError) -> dict[s
     Raises:
         BackTALError: of the given kind, if the file is missing, is not JSON, is not an object, or a key occurs twice.
     """
-    try:
-        content = json.loads(Path(path).read_bytes(), parse_int=_integer, object_pairs_hook=once)
-    except OSError as failure:
-        raise error(f"{path}: cannot be read: {failure.strerror}") from failure
-    except (ValueError, RecursionError) as failure:
-        raise error(f"{path}: not valid JSON: {failure}") from failure
+    content = parse_json(read_text(path, error), str(path), error)
     if not isinstance(content, dict):
         raise error(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of its keys and values, for ``json.loads(..., object_pairs_hook=once)``, which drops repeated keys.
+def parse_json(text: str, where: str, error: type[BackTALError] = DataError) -> Any:
+    """The content of a JSON text; `where` begins the messages.
 
     Raises:
-        ValueError: if a key occurs twice.
+        BackTALError: of the given kind, if it is not JSON, or a key occurs twice in one object.
     """
+    try:
+        return json.loads(text, parse_int=_integer, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as failure:
+        raise error(f"{where}: not valid JSON: {failure}") from failure
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -171,15 +225,14 @@ def read_lines(path: str | Path) -> list[str]:
     Raises:
         DataError: if the file is missing or not text.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as failure:
-        raise DataError(f"{path}: cannot be read: {failure.strerror}") from failure
-    except UnicodeDecodeError as failure:
-        raise DataError(f"{path}: not a text file: {failure}") from failure
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def progress(items: Iterable, **options: Any) -> tqdm:
     """A progress bar on stderr; where stderr is not a terminal, a line every ten seconds."""
     return tqdm(items, mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True, **options)
+
+
+def note(message: str) -> None:
+    """Say what was left out, guessed or converted: a warning of the logger ``backtal``, which ends on stderr."""
+    logging.getLogger("backtal").warning(message)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backtal.clicks.clicks import Click, ClickTrack
 from backtal.clicks.files import parse_clicks, write_clicks
-from backtal.clicks.forms.tables import rows
+from backtal.clicks.forms.sheet import rows
 from backtal.errors import DataError
 from backtal.files import atomic_path
 

@@ -7,7 +7,7 @@ import click
 
 from backtal.cli.command import Command, read_labels
 
-FORMS = ("backtal", "sfnet", "lacp", "via", "via-csv", "cvat", "label-studio")
+FORMS = ("backtal", "table", "sfnet", "lacp", "via", "via-csv", "cvat", "label-studio")
 _PATH = click.Path(path_type=Path)
 _SHARE = click.FloatRange(0, 1)
 _RATE = click.FloatRange(0, min_open=True)
@@ -44,10 +44,10 @@ def convert(
 ) -> None:
     """Put the clicks of SRC together and write them as OUT.
 
-    The content of SRC tells its form: BackTAL's CSV, SF-Net's, LACP's and HR-Pro's points, projects and CSV exports of
-    VIA 3, CVAT's XML for video or images 1.1, Label Studio's JSON. A segment counts as a click in its middle. LACP,
-    CVAT and Label Studio count frames and need --data or --fps. The labels background and background_background mean
-    background.
+    The content of SRC tells its form: BackTAL's CSV, a table of video, second and label, SF-Net's, LACP's and HR-Pro's
+    points, projects and CSV exports of VIA 3, CVAT's XML for video or images 1.1, Label Studio's JSON, projects and
+    tables of BORIS, documents of ELAN. A segment counts as a click in its middle. LACP, CVAT and Label Studio count
+    frames and need --data or --fps. The labels background and background_background mean background.
 
     \b
     Examples:

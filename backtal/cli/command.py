@@ -43,17 +43,23 @@ def _called(ctx: click.Context) -> str:
 
 
 class _OnStderr(logging.Handler):
-    """Shows what the package says of its results, without breaking a progress bar."""
+    """Shows what the package says of its results, each thing once, without breaking a progress bar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        text = self.format(record)
+        if text not in self._said:
+            self._said.add(text)
+            tqdm.write(text, file=sys.stderr)
 
 
 def show_notes() -> None:
     """Have stderr show what is left out, guessed or converted: the warnings of the logger ``backtal``."""
     log = logging.getLogger("backtal")
-    if not any(isinstance(handler, _OnStderr) for handler in log.handlers):
-        log.addHandler(_OnStderr())
+    log.handlers[:] = [*(one for one in log.handlers if not isinstance(one, _OnStderr)), _OnStderr()]
 
 
 def read_labels(path: Path | None) -> tuple[str, ...] | None:

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
 from backtal.clicks.forms import cvat, label_studio, tables, via
-from backtal.clicks.forms.form import Form, Rates
+from backtal.clicks.forms.form import Form, Mark, Rates, Reading, middle
 from backtal.errors import DataError
-from backtal.files import atomic_path
+from backtal.files import decode_text, read_text, write_text
 
 __all__ = ["BACKGROUND_NAMES", "FORMS", "parse_clicks", "read_clicks", "write_clicks"]
 
 BACKGROUND_NAMES = (BACKGROUND, "background_background")
 FORMS: dict[str, Form] = {
     "backtal": tables.BACKTAL,
+    "table": tables.PLAIN,
     "sfnet": tables.SFNET,
     "lacp": tables.LACP,
     "via": via.PROJECT,
@@ -35,14 +36,17 @@ def read_clicks(
 ) -> dict[str, ClickTrack]:
     r"""Read click files and put together the clicks of each video.
 
-    The content of a file tells its form, one of `FORMS`: BackTAL's CSV, SF-Net's action clicks (``video,second,label``
-    without a header), the action clicks of LACP and HR-Pro (columns ``class``, ``video_id`` and ``point``, a frame
-    number), projects and CSV exports of VIA 3, CVAT's XML and Label Studio's JSON. What has a length, such as a row
-    whose ``Start`` and ``End`` differ, counts as one click in its middle.
+    The content of a file tells its form, one of `FORMS`: BackTAL's CSV, tables of video and second (with a header
+    ``video,second,label``, or background clicks without one), SF-Net's action clicks (``video,second,label`` without a
+    header), the action clicks of LACP and HR-Pro (columns ``class``, ``video_id`` and ``point``, a frame number),
+    projects and CSV exports of VIA 3, CVAT's XML, Label Studio's JSON, projects and tables of BORIS, documents of ELAN.
+    What has a length, such as a row whose ``Start`` and ``End`` differ, counts as one click in its middle. What is left
+    out or guessed is logged as a warning of the logger ``backtal``.
 
     Args:
         paths: the files.
-        frame_rates: frames per second, by video or the same for all, for files that count frames.
+        frame_rates: frames per second, by video or the same for all, for files that count frames. Label Studio counts
+            in a rate of its own: for its tasks only one for all is used.
         background: labels that mean background, in upper or lower case.
 
     Raises:
@@ -57,7 +61,8 @@ def read_clicks(
     """
     clicks: dict[str, list[Click]] = {}
     for path in map(Path, paths):
-        for video, click in parse_clicks(_text(path), str(path), frame_rates, background):
+        text = read_text(path, what="click file")
+        for video, click in parse_clicks(text, str(path), frame_rates, background):
             clicks.setdefault(video, []).append(click)
     return {video: ClickTrack(video, tuple(found)) for video, found in clicks.items()}
 
@@ -91,8 +96,10 @@ def write_clicks(
         >>> path.read_text()
         'v1,1.5,jump\n'
     """
-    if form not in FORMS:
-        raise DataError(f"unknown form of click file {form!r}; known are {', '.join(FORMS)}")
+    write = FORMS[form].write if form in FORMS else None
+    if write is None:
+        written = [name for name, known in FORMS.items() if known.write]
+        raise DataError(f"unknown form of click file {form!r}; known are {', '.join(written)}")
     clicks: dict[str, tuple[Click, ...]] = {}
     known = {*labels, BACKGROUND}
     for track in tracks:
@@ -101,20 +108,9 @@ def write_clicks(
                 raise DataError(f"video {track.video_id}: click with unknown label {click.label!r}")
         if len(track):
             clicks[track.video_id] = clicks.get(track.video_id, ()) + track.clicks
-    text = FORMS[form].write([ClickTrack(*item) for item in clicks.items()], labels, frame_rates)
+    text = write([ClickTrack(*item) for item in clicks.items()], labels, frame_rates)
     _check_copy(text, clicks, str(path), form, frame_rates)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
-
-
-def _text(path: Path) -> str:
-    try:
-        # Line endings stay as they are: csv tells those within a field from those of a row.
-        return path.read_bytes().decode("utf-8")
-    except OSError as failure:
-        raise DataError(f"{path}: click file cannot be read: {failure.strerror}") from failure
-    except UnicodeDecodeError as failure:
-        raise DataError(f"{path}: not a text file: {failure}") from failure
+    write_text(path, text)
 
 
 def parse_clicks(
@@ -125,26 +121,38 @@ def parse_clicks(
     Raises:
         DataError: as `read_clicks`.
     """
-    text = text.removeprefix("\ufeff")
+    for mark in parse_marks(text, where, Reading(frame_rates), background):
+        yield mark.video, Click(middle(mark.start, mark.end), mark.label, mark.round)
+
+
+def parse_marks(
+    text: str, where: str, reading: Reading, background: Collection[str] = BACKGROUND_NAMES
+) -> Iterator[Mark]:
+    """All that the text of a file in one of the `FORMS` says of videos, from when to when; see `parse_clicks`."""
+    yield from _marks(text, where, reading, background)
+    reading.say(where)
+
+
+def _marks(text: str, where: str, reading: Reading, background: Collection[str]) -> Iterator[Mark]:
     form = next((form for form in FORMS.values() if form.recognises(text)), None)
     if form is None:
         raise DataError(
-            f"{where}: not a click file in a known form ({', '.join(FORMS)}); BackTAL's begins with the header "
-            f"{','.join(tables.FIELDS)}"
+            f"{where}: not a click file in a known form ({', '.join(FORMS)}): a table begins with the header "
+            f"video,second or video,second,label, BackTAL's with {','.join(tables.FIELDS)}"
         )
     names = {name.casefold() for name in background}
-    for video, click in form.read(text, where, frame_rates):
-        if not math.isfinite(click.time):
-            raise DataError(f"{where}: video {video}: a click at {click.time} s")
-        label = BACKGROUND if click.label.casefold() in names else click.label
-        yield video, Click(click.time, label, click.round)
+    for mark in form.read(text, where, reading):
+        if not math.isfinite(mark.end):
+            raise DataError(f"{where}: video {mark.video}: a click at {mark.end} s")
+        yield mark._replace(label=BACKGROUND) if mark.label.casefold() in names else mark
 
 
 def _check_copy(text: str, clicks: Mapping[str, Sequence[Click]], where: str, form: str, frame_rates: Rates) -> None:
     """Refuse to write what would not be read as it was: names with line breaks, slashes, a label `Background` ..."""
     try:
-        text.encode("utf-8")
-        read = Counter((video, click.label) for video, click in parse_clicks(text, where, frame_rates))
+        copy = decode_text(text.encode("utf-8"), where)
+        marks = _marks(copy, where, Reading(frame_rates), BACKGROUND_NAMES)
+        read = Counter((mark.video, mark.label) for mark in marks)
     except (UnicodeEncodeError, DataError) as failure:
         raise DataError(f"these clicks cannot be written in the form {form}: {failure}") from None
     meant = Counter((video, click.label) for video, found in clicks.items() for click in found)

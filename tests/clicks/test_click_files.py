@@ -13,6 +13,7 @@ from backtal.clicks.files import BACKGROUND_NAMES, FORMS
 from backtal.clicks.forms.form import video_of
 
 RATES = {"lacp", "cvat", "label-studio"}
+WRITTEN = {name for name, form in FORMS.items() if form.write}
 LABELS = ("jump", "High Jump", 'Ünïcode, "quoted" & <b>\'s', "跳")
 ordinary = st.text(st.characters(codec="utf-8", categories=["L", "N"], include_characters="-_.,&<>\"'()#"), min_size=1)
 anything = st.text(st.characters(exclude_categories=[]), min_size=1)
@@ -49,7 +50,7 @@ def same(read, written, tolerance):
         assert len(read[video]) == len(track)
 
 
-@pytest.mark.parametrize("form", FORMS.keys() - RATES)
+@pytest.mark.parametrize("form", sorted(WRITTEN - RATES))
 @given(tracks_of(ordinary, LABELS))
 def test_seconds_come_back_exactly(place, form, tracks):
     assert again(place, form, tracks, None) == tracks
@@ -73,7 +74,7 @@ def test_times_on_frames_come_back_exactly(place, form, tracks, rate):
     same(twice, tracks, 1e-9)
 
 
-@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("form", sorted(WRITTEN))
 @given(st.lists(anything, min_size=1, max_size=3), st.data())
 def test_any_name_comes_back_or_is_refused(place, form, labels, data):
     tracks = data.draw(tracks_of(anything, labels, st.integers(0, 100).map(float)))
@@ -92,7 +93,7 @@ def test_any_name_comes_back_or_is_refused(place, form, labels, data):
 
 def test_only_backtals_form_keeps_rounds(tmp_path):
     tracks = {"v": ClickTrack("v", (Click(1.0, round=1), Click(2.0, "jump", 4)))}
-    for form in FORMS:
+    for form in WRITTEN:
         rounds = [c.round for c in again(tmp_path / "x", form, tracks, 25.0)["v"].clicks]
         assert rounds == ([1, 4] if form == "backtal" else [1, 1])
 
@@ -100,7 +101,7 @@ def test_only_backtals_form_keeps_rounds(tmp_path):
 def test_the_human_clicks_go_through_every_form(tmp_path):
     path = shared("data", "thumos14", "clicks", "A1.txt")
     tracks = read_clicks(path)
-    for form in FORMS:
+    for form in WRITTEN:
         read = again(tmp_path / form, form, tracks, 30.0)
         same(read, tracks, 0 if form not in RATES else 1 / 60 + 1e-9)
 
@@ -191,7 +192,7 @@ def test_cvat_tracks(tmp_path):
 
 def test_cvat_tags_and_projects(tmp_path):
     tag = '<tag label="Background" source="manual"></tag>'
-    images = f'<image id="30" name="frame_000031" width="9" height="9">{tag}</image>'
+    images = f'<image id="31" name="frame_000031" width="9" height="9">{tag}</image>'
     images += f'<image id="40" name="other.png" width="9" height="9">{tag}{tag}</image>'
     background = [(t, "background") for t in (3.1, 4.0, 4.0)]
     assert read(tmp_path, cvat(images), frame_rates=10.0) == {"v": background}
@@ -202,6 +203,60 @@ def test_cvat_tags_and_projects(tmp_path):
     tracks = "".join(f'<track id="{i}" label="jump" task_id="{i}">{shape("box", 10 * i)}</track>' for i in (1, 2))
     project = cvat(tracks, f"<project><tasks>{meta}</tasks></project>")
     assert read(tmp_path, project, frame_rates={"a b": 10, "c": 20}) == {"a b": [(1.0, "jump")], "c": [(1.0, "jump")]}
+
+
+def image(number, name, task_id=None):
+    belongs = f' task_id="{task_id}"' if task_id else ""
+    tag = '<tag label="background" source="manual"></tag>'
+    return f'<image id="{number}" name="{name}"{belongs} width="9" height="9">{tag}</image>'
+
+
+def test_the_frame_of_an_image_is_the_number_in_its_name(tmp_path, caplog):
+    def seconds(*images):
+        found = read(tmp_path, cvat("".join(images)), frame_rates=25.0)
+        return {video: [time for time, _ in clicks] for video, clicks in found.items()}
+
+    for name in ("frame_000050.jpg", "img_00050.jpg", "v-50.png", "50.jpg", "v/00050.jpg", "a.b.50", "frame_000050"):
+        caplog.clear()
+        assert seconds(image(2, name)) == {"v": [2.0]}
+        assert f"image 2 is called {name!r}: frames, counted from 0, are taken from the names of its 1" in caplog.text
+    assert seconds(image(0, "f0.jpg"), image(1, "f25.jpg"), image(2, "f50.jpg")) == {"v": [0.0, 1.0, 2.0]}
+    caplog.clear()  # ffmpeg counts from 1
+    assert seconds(image(0, "00001.jpg"), image(25, "00026.jpg")) == {"v": [0.0, 1.0]}
+    assert "names that count from 1" in caplog.text
+    caplog.clear()
+    assert seconds(image(25, "frame_000025"), image(50, "50.png"), image(75, "sky.png")) == {"v": [1.0, 2.0, 3.0]}
+    assert "is called" not in caplog.text
+    assert seconds(image(0, "day1/f25.jpg"), image(1, "day2/f25.jpg")) == {"day1": [1.0], "day2": [1.0]}
+    for images in (
+        (image(0, "f50.jpg"), image(1, "f25.jpg")),
+        (image(0, "f50.jpg"), image(1, "f50.png")),
+        (image(0, "f50.jpg"), image(1, "sky.png")),
+        (image(0, "sky.png"), image(5, "f50.jpg")),
+    ):
+        with pytest.raises(DataError, match="which frame of the video an image is cannot be told"):
+            seconds(*images)
+
+
+def test_cvat_tasks_of_images_and_ids_that_are_there_twice(tmp_path, caplog):
+    track = f'<track id="0" label="jump" source="manual">{shape("box", 10)}</track>'
+    images = "<task><id>5</id><name>v</name><mode>annotation</mode></task>"
+    assert read(tmp_path, cvat(track, images), frame_rates=10.0) == {"v": [(1.0, "jump")]}
+    assert "video v is a task of images: the frames of its tracks count the images" in caplog.text
+    with pytest.raises(DataError, match="two tasks have the same id"):
+        read(tmp_path, cvat(track, images + images), frame_rates=10.0)
+
+
+def test_which_rate_was_used_is_said(tmp_path, caplog):
+    found = read(tmp_path, "class,video_id,point\njump,v,50\njump,w,50\n", "p.csv", frame_rates={"v": 25, "w": 50})
+    assert found == {"v": [(2.0, "jump")], "w": [(1.0, "jump")]}
+    assert "p.csv: frames counted at 25 to 50 a second, as the annotations have it" in caplog.text
+    read(tmp_path, "class,video_id,point\njump,v,50\n", "p.csv", frame_rates=30.0)
+    assert "p.csv: frames counted at 30 a second, as given" in caplog.text
+    caplog.clear()
+    write_clicks(tmp_path / "out", [ClickTrack("v", (Click(1.0),))], [], form="cvat", frame_rates=25.0)
+    read(tmp_path, "v,1,jump\n", frame_rates=25.0)
+    assert not caplog.records
 
 
 def task(*values, data=None, **more):
@@ -254,6 +309,67 @@ def test_label_studio_keeps_annotators_apart_and_leaves_cancelled_work_out(tmp_p
     path = tmp_path / "tasks.json"
     path.write_text(json.dumps([found]))
     assert read_clicks(path)["v"].clicks == (Click(0.0, round=1), Click(2.0, round=2))
+
+
+def test_label_studio_counts_in_a_rate_of_its_own(tmp_path, caplog):
+    ten = {"ranges": [{"start": 10 * 24 + 1, "end": 10 * 24 + 1}], "timelinelabels": ["background"]}
+
+    def seconds(rates, **data):
+        caplog.clear()
+        ((time, _),) = read(tmp_path, [task(ten, data={"video": "v.mp4", **data})], "t.json", frame_rates=rates)["v"]
+        return time
+
+    for rates in (None, {}, {"v": 30.0}):  # the dataset's rate is not that of the project
+        assert seconds(rates) == 10.0
+        assert "t.json: counted at 24 frames a second, as Label Studio counts" in caplog.text
+        assert "in 1 region(s) that carry no rate; if the project has one, convert with --fps" in caplog.text
+    assert seconds(48.0) == 5.0
+    assert "t.json: frames counted at 48 a second, as given" in caplog.text
+    for key in ("fps", "frameRate", "frame_rate"):
+        assert seconds({"v": 30.0}, **{key: 12}) == 20.0
+        assert not caplog.records
+
+
+def test_label_studio_leaves_nothing_out_unsaid(tmp_path, caplog):
+    def span(*labels, **ends):
+        return {"ranges": [ends], "timelinelabels": list(labels)}
+
+    both = task(span("jump", "run", start=26, end=26), span("run", start=None, end=51), span("run", start=76, end=None))
+    clicks = [(1.0, "jump"), (1.0, "run"), (2.0, "run"), (3.0, "run")]
+    assert read(tmp_path, [both]) == {"v": clicks}
+    assert not caplog.records
+    more = {"predictions": [{"result": []}], "drafts": [{}, {}]}
+    found = task({"choices": ["good"]}, {"text": ["a"]}, **more)
+    found["annotations"].append({"result": [], "was_cancelled": True})
+    assert read(tmp_path, [found]) == {}
+    for said in (
+        "left out: 2 result(s) without a time",
+        "left out: 1 cancelled annotation(s)",
+        "left out: 1 predictions that nobody submitted",
+        "left out: 2 drafts that nobody submitted",
+    ):
+        assert said in caplog.text
+
+
+def test_via_leaves_nothing_out_unsaid(tmp_path, caplog):
+    ticked = changed(VIA, ["attribute", "1", "type"], 2)
+    ticked["metadata"] = {"a": {"vid": "1", "flg": 0, "z": [4.0], "xy": [], "av": {"1": "0,1", "2": "note to self"}}}
+    ticked["metadata"]["b"] = {"vid": "1", "flg": 0, "z": [], "xy": [2, 1, 1, 5, 5], "av": {}}
+    assert read(tmp_path, ticked) == {"day.1": [(4.0, "background"), (4.0, "jump")]}
+    assert "left out: 1 value(s) of the attribute 'note', beside the first one filled in" in caplog.text
+    assert "left out: 1 entr(ies) without a time" in caplog.text
+    with pytest.raises(DataError, match="line 6: 7 fields, but CSV_HEADER has 6"):
+        read(tmp_path, VIA_TABLE.replace('"{""1"":""0""}"', '"{""1"":""0""}",x'))
+
+
+@pytest.mark.parametrize(
+    ("content", "before", "again"),
+    [(VIA, '"1_bbbbbbbb": ', '"1_bbbbbbbb": {}, '), ([task()], '"data": ', '"data": {}, ')],
+    ids=["via", "label-studio"],
+)
+def test_a_key_that_is_there_twice_is_refused(tmp_path, content, before, again):
+    with pytest.raises(DataError, match=r"not valid JSON: the key '\w+' occurs twice"):
+        read(tmp_path, json.dumps(content).replace(before, again + before))
 
 
 def test_which_labels_are_background_is_a_choice(tmp_path):
@@ -365,7 +481,7 @@ DAMAGED = {
     "ls video": (changed(TIMELINE, (0, "data"), {"text": "x"}), "task 0: 'video' must be a text, found NoneType"),
     "sfnet": ("v,1.5,jump\nv,2.5\n", "line 2: expected video,second,label, found 'v,2.5'"),
     "sfnet negative": ("v,1.5,jump\nv,-2,jump\n", "line 2: expected video,second,label"),
-    "lacp": ("class,video_id,point\njump,v\n", "line 2: needs class, video_id and a frame number"),
+    "lacp": ("class,video_id,point\njump,v,\n", "line 2: needs class, video_id and a frame number"),
     "backtal": ("URLID,Tag\nv,b\n", "no column End, Start; expected the header URLID,URL"),
 }
 
@@ -399,7 +515,7 @@ def test_frames_need_a_rate(tmp_path, form):
 
 def test_what_cannot_be_written_is_refused(tmp_path):
     for name, form, message in (
-        ("v", "excel", "unknown form of click file 'excel'; known are backtal, sfnet"),
+        ("v", "excel", "unknown form of click file 'excel'; known are backtal, table, sfnet"),
         ("a/b", "via", "the form via cannot hold video 'a/b'"),
         (" v", "sfnet", "cannot hold video ' v'"),
         ("a\x00b", "cvat", "cannot be written in the form cvat: .*not valid XML"),

@@ -40,10 +40,13 @@ def test_files_are_put_together(tmp_path):
     ("text", "message"),
     [
         ("URLID,Tag\nv,b\n", "no column End, Start"),
-        (HEADER + "v,v,2,background_background,x,1,1,1\n", "line 2: Start, End and Time must be numbers"),
+        (
+            HEADER + "v,v,2,background_background,x,1,1,1\n",
+            "line 2: Start must be .* found 'x'",
+        ),
         (HEADER + "v,v,2,background_background,1,1,1,1\nv,v,2\n", "line 3"),
         (HEADER + "v,v,2,background_background,5,1,1,1\n", "line 2: not a click"),
-        (HEADER + "v,v,2,background_background,nan,nan,1,1\n", "line 2: not a click"),
+        (HEADER + "v,v,2,background_background,nan,nan,1,1\n", "line 2: Start must be a number"),
         (HEADER + ",v,2,background_background,1,1,1,1\n", "URLID or Tag is empty"),
     ],
 )

@@ -2,32 +2,49 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
-from backtal.clicks.forms.form import Form, Rates, middle, number, rate_of, video_of
+from backtal.clicks.clicks import BACKGROUND, ClickTrack
+from backtal.clicks.forms.form import Form, Mark, Rates, Reading, number, parse_xml, rate_of, video_of
 from backtal.errors import DataError
+from backtal.files import note
 
 
-def _read(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Click]]:
-    if "<!DOCTYPE" in text:
-        raise DataError(f"{where}: holds a document type declaration, which CVAT does not write: not read")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as failure:
-        raise DataError(f"{where}: not valid XML: {failure}") from None
-    videos = {task.findtext("id", ""): _name(task) for task in root.iter("task")}
+def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
+    root = parse_xml(text, where)
+    tasks = [(task.findtext("id", ""), task) for task in root.iter("task")]
+    videos = {number_: _name(task) for number_, task in tasks}
+    if len(videos) < len(tasks):
+        raise DataError(f"{where}: two tasks have the same id")
+    pictures = {videos[number_] for number_, task in tasks if task.findtext("mode") == "annotation"}
+    images = _Images(where)
     for item in root:
         if item.tag not in ("track", "image"):
             continue
         place = f"{where}: {item.tag} {item.get('id')}"
         video = _video(item, videos, place, default=Path(where).stem)
-        for label, frame in _track(item, place) if item.tag == "track" else _image(item, place):
-            if not label:
-                raise DataError(f"{place}: no label")
-            yield video, Click(frame / rate_of(rates, video, place), label)
+        if item.tag == "image":
+            images.add(item, video, place)
+            continue
+        if video in pictures:
+            pictures.remove(video)
+            note(f"{where}: video {video} is a task of images: the frames of its tracks count the images")
+        label = item.get("label")
+        for first, last in _track(item, place):
+            yield _mark(video, first, last, label, reading, place)
+    for video, frame, image, place in images.frames():
+        for shape in image:
+            yield _mark(video, frame, frame, shape.get("label"), reading, place)
+
+
+def _mark(video: str, first: float, last: float, label: str | None, reading: Reading, place: str) -> Mark:
+    if not label:
+        raise DataError(f"{place}: no label")
+    rate = reading.rate(video, place)
+    return Mark(video, first / rate, last / rate, label, frame=1 / rate)
 
 
 def _name(task: Element) -> str:
@@ -44,31 +61,80 @@ def _video(item: Element, videos: dict[str, str], place: str, default: str) -> s
     return (videos[task] if task is not None else next(iter(videos.values()), "")) or default
 
 
-def _track(track: Element, place: str) -> Iterator[tuple[str, float]]:
-    """A click for each run of frames in which the track is visible.
+def _track(track: Element, place: str) -> Iterator[tuple[float, float]]:
+    """The first and the last frame of each run of frames in which the track is visible.
 
-    It lies in the middle of the run. A track that is never ended stays visible to the last frame without anybody having
-    meant it: there, only the frames that were drawn count.
+    A track that is never ended stays visible to the last frame without anybody having meant it: there, only the frames
+    that were drawn count.
     """
-    label = track.get("label", "")
     first = last = None
     for frame, shape in sorted(((_frame(s.get("frame"), place), s) for s in track), key=lambda pair: pair[0]):
         if not _hidden(shape):
             drawn = first is None or shape.get("keyframe", "1") == "1"
             first, last = frame if first is None else first, frame if drawn else last
         elif first is not None:
-            yield label, middle(first, frame - 1)
+            yield first, frame - 1
             first = None
     if first is not None and last is not None:
-        yield label, middle(first, last)
+        yield first, last
 
 
-def _image(image: Element, place: str) -> Iterator[tuple[str, float]]:
-    """A click for each tag or shape of an image, whose name or id is the frame's number."""
-    named = re.fullmatch(r"frame_(\d+)", video_of(image.get("name", "")).partition(".")[0])
-    frame = _frame(named[1] if named else image.get("id"), place)
-    for shape in image:
-        yield shape.get("label", ""), frame
+class _Images:
+    """The images of a file, and which frame of its video each is.
+
+    CVAT counts the images of a task in `id`. That is the frame where it took them from a video itself, and calls them
+    ``frame_000050``. Images that were taken from a video before are often not every frame of it, and the number of
+    the frame is in the name that they were given: ids and names then count differently, and the names are right.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._found: dict[str, list[tuple[float, Element, str]]] = {}
+
+    def add(self, image: Element, video: str, place: str) -> None:
+        self._found.setdefault(video, []).append((_frame(image.get("id"), place), image, place))
+
+    def frames(self) -> Iterator[tuple[str, float, Element, str]]:
+        """Video, frame, image and place, in the file's order."""
+        for task, found in self._found.items():
+            folders = {_split(image)[0] for _, image, _ in found}
+            by_video: dict[str, list[tuple[float, Element, str]]] = {}
+            for entry in found:
+                # Images of several folders in one task are those of several videos.
+                video = (_split(entry[1])[0] or task) if len(folders) > 1 else task
+                by_video.setdefault(video, []).append(entry)
+            for video, images in by_video.items():
+                for frame, (_, image, place) in zip(self._numbered(video, images), images, strict=True):
+                    yield video, frame, image, place
+
+    def _numbered(self, video: str, images: list[tuple[float, Element, str]]) -> list[float]:
+        ids, numbers = [number_ for number_, _, _ in images], [_split(image)[1] for _, image, _ in images]
+        odd = [index for index, (id_, named) in enumerate(zip(ids, numbers, strict=True)) if named not in (None, id_)]
+        if not odd:
+            return ids
+        number_, image, place = images[odd[0]]
+        example = f"{self._where}: video {video}: image {number_:g} is called {image.get('name')!r}"
+        if all(named == id_ + 1 for id_, named in zip(ids, numbers, strict=True) if named is not None):
+            note(f"{example}: names that count from 1; frame {number_:g} of the video, which counts from 0")
+            return ids
+        named = [number_ for number_ in numbers if number_ is not None]
+        ordered = [named for _, named in sorted(zip(ids, named, strict=False))]
+        if len(named) < len(ids) or any(later <= earlier for earlier, later in pairwise(ordered)):
+            raise DataError(
+                f"{place}: it is called {image.get('name')!r}, so that ids and names count differently, and not every "
+                "name ends with a number that rises with the id: which frame of the video an image is cannot be told"
+            )
+        note(
+            f"{example}: frames, counted from 0, are taken from the names of its {len(ids)} image(s), not from the ids"
+        )
+        return named
+
+
+def _split(image: Element) -> tuple[str, float | None]:
+    """The folder that an image lies in, and the number that its name ends with."""
+    folder, _, name = image.get("name", "").replace("\\", "/").rpartition("/")
+    ends = re.search(r"([0-9]+)(\.[A-Za-z]\w*)?$", name)
+    return folder.rpartition("/")[2], float(ends[1]) if ends else None
 
 
 def _frame(value: str | None, place: str) -> float:

@@ -1,18 +1,68 @@
 """What every form of click file shares: how it is described, times, frame rates, names of videos, JSON."""
 
-import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
-from backtal.clicks.clicks import Click, ClickTrack
+from backtal.clicks.clicks import ClickTrack
 from backtal.errors import DataError
-from backtal.files import VIDEO_SUFFIXES
+from backtal.files import VIDEO_SUFFIXES, note
 
 Rates = Mapping[str, float] | float | None
+
+
+class Mark(NamedTuple):
+    """What a file says of a video: something happens from `start` to `end` (seconds), or in one moment.
+
+    `frame` is how long the last frame is shown, in files that count frames and name the last one that belongs.
+    """
+
+    video: str
+    start: float
+    end: float
+    label: str
+    round: int = 1
+    frame: float = 0.0
+
+
+class Reading:
+    """What a file is read with, and what it says beside its marks.
+
+    Attributes:
+        given: the one frame rate that was given for all videos; None where each has its own, or nothing is known.
+        durations: seconds of each video, where the file says so.
+        left: what is left out, and how often.
+    """
+
+    def __init__(self, rates: Rates = None) -> None:
+        self._rates, self._used = rates, dict[str, float]()
+        self.given = None if isinstance(rates, Mapping) else rates
+        self.durations: dict[str, float] = {}
+        self.left: Counter[str] = Counter()
+
+    def rate(self, video: str, where: str) -> float:
+        """Frames per second of a video.
+
+        Raises:
+            DataError: if it is not known.
+        """
+        self._used[video] = rate_of(self._rates, video, where)
+        return self._used[video]
+
+    def say(self, where: str) -> None:
+        """Note what was left out, and which rates were used for what the file does not say."""
+        for what, count in (+self.left).items():
+            note(f"{where}: left out: {count} {what}")
+        if self._used:
+            low, high = min(self._used.values()), max(self._used.values())
+            source = "as given" if self.given else "as the annotations have it"
+            note(f"{where}: frames counted at {low:g}{f' to {high:g}' if high > low else ''} a second, {source}")
 
 
 class Form(NamedTuple):
@@ -20,13 +70,13 @@ class Form(NamedTuple):
 
     Attributes:
         recognises: whether a file's text is of this form.
-        read: text, where it comes from (for messages), frame rates -> video and click, one after the other.
-        write: tracks, the dataset's labels, frame rates -> text.
+        read: text, where it comes from (for messages), what to read it with -> what it says, one after the other.
+        write: tracks, the dataset's labels, frame rates -> text; None for what is only read.
     """
 
     recognises: Callable[[str], bool]
-    read: Callable[[str, str, Rates], Iterable[tuple[str, Click]]]
-    write: Callable[[Sequence[ClickTrack], Sequence[str], Rates], str]
+    read: Callable[[str, str, Reading], Iterable[Mark]]
+    write: Callable[[Sequence[ClickTrack], Sequence[str], Rates], str] | None
 
 
 def number(value: Any, where: str, what: str) -> float:
@@ -36,7 +86,8 @@ def number(value: Any, where: str, what: str) -> float:
         DataError: if it is anything else.
     """
     try:
-        found = math.nan if isinstance(value, bool) else float(value)
+        strange = isinstance(value, bool) or (isinstance(value, str) and ("_" in value or not value.isascii()))
+        found = math.nan if strange else float(value)
     except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not 0 <= found < math.inf:
@@ -72,21 +123,27 @@ def video_of(address: str) -> str:
         ('day 1', 'day.1', 'day1')
     """
     path = unquote(re.split(r"[?#]", address)[0]) if "://" in address else address
-    name = PurePosixPath(path.replace("\\", "/")).name
+    return without_suffix(PurePosixPath(path.replace("\\", "/")).name)
+
+
+def without_suffix(name: str) -> str:
+    """The name of a video, of which people write that of its file: ``day1.mp4`` is ``day1``."""
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and f"{dot}{suffix}".lower() in VIDEO_SUFFIXES else name
 
 
-def parse_json(text: str, where: str) -> Any:
-    """The content of a JSON text.
+def parse_xml(text: str, where: str) -> Element:
+    """The root of an XML text. A document type declaration, which can hide things, is refused.
 
     Raises:
-        DataError: if it is none.
+        DataError: if it is not XML.
     """
+    if "<!DOCTYPE" in text:
+        raise DataError(f"{where}: holds a document type declaration: not read")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as failure:
-        raise DataError(f"{where}: not valid JSON: {failure}") from None
+        return ElementTree.fromstring(text)
+    except ElementTree.ParseError as failure:
+        raise DataError(f"{where}: not valid XML: {failure}") from None
 
 
 def expect(kind: type, value: Any, where: str, what: str) -> Any:

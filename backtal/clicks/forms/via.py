@@ -1,30 +1,40 @@
 """VGG Image Annotator 3: the project (JSON) and both of its CSV exports. Time is in seconds."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
-from backtal.clicks.forms.form import Form, Rates, expect, middle, number, parse_json, video_of
-from backtal.clicks.forms.tables import rows, table
+from backtal.clicks.forms.form import Form, Mark, Rates, Reading, expect, number, video_of
+from backtal.clicks.forms.sheet import rows, table
 from backtal.errors import DataError
+from backtal.files import parse_json
 
 _HEADER = "# CSV_HEADER = "
 _FIELDS = ("metadata_id", "file_list", "flags", "temporal_coordinates", "spatial_coordinates", "metadata")
-_SELECT, _VIDEO, _LOCAL = 4, 4, 1
+_CHECKBOX, _SELECT, _VIDEO, _LOCAL = 2, 4, 4, 1
+_NO_TIME = "entr(ies) without a time, such as regions of images"
 
 
-def _read_project(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Click]]:
+def _read_project(text: str, where: str, reading: Reading) -> Iterator[Mark]:
     store = expect(dict, parse_json(text, where), where, "a VIA project")
     parts = {key: expect(dict, store.get(key), where, repr(key)) for key in ("metadata", "view", "file", "attribute")}
     for name, entry in parts["metadata"].items():
         place = f"{where}: metadata {name!r}"
         entry = expect(dict, entry, place, "it")
         times = expect(list, entry.get("z"), place, "'z'")
-        if times:
-            video = _file_of(parts, str(entry.get("vid")), place)
-            label = _label(expect(dict, entry.get("av"), place, "'av'"), parts["attribute"], place)
-            yield video, Click(_middle(times, place), label)
+        if not times:
+            reading.left[_NO_TIME] += 1
+            continue
+        video = _file_of(parts, str(entry.get("vid")), place)
+        for label in _labels(expect(dict, entry.get("av"), place, "'av'"), parts["attribute"], place, reading.left):
+            yield _mark(video, times, label, place)
+
+
+def _mark(video: str, times: Sequence[Any], label: str, place: str) -> Mark:
+    start, end = (number(time, place, "its time") for time in (times[0], times[-1]))
+    return Mark(video, start, end, label)
 
 
 def _file_of(parts: Mapping[str, Any], view: str, place: str) -> str:
@@ -37,22 +47,30 @@ def _file_of(parts: Mapping[str, Any], view: str, place: str) -> str:
     return video_of(expect(str, file.get("fname") or file.get("src"), place, f"'fname' of file {files[0]!r}"))
 
 
-def _middle(times: Sequence[Any], place: str) -> float:
-    return middle(*(number(time, place, "its time") for time in (times[0], times[-1])))
+def _labels(values: Mapping[str, Any], attributes: Mapping[str, Any], place: str, left: Counter[str]) -> list[str]:
+    """The labels of the first attribute that was filled in: the option chosen, those that are ticked, or the text."""
+    filled = {name: found for name, value in values.items() if (found := _chosen(value, attributes.get(name)))}
+    if not filled:
+        raise DataError(f"{place}: no label: none of its attributes is filled in")
+    first, *others = filled
+    for name in others:
+        described = attributes.get(name)
+        called = described.get("aname", name) if isinstance(described, dict) else name
+        left[f"value(s) of the attribute {called!r}, beside the first one filled in"] += 1
+    return filled[first]
 
 
-def _label(values: Mapping[str, Any], attributes: Mapping[str, Any], place: str) -> str:
-    """The first attribute that was filled in: the option chosen, or the text."""
-    for attribute, value in values.items():
-        described = attributes.get(attribute)
-        options = described.get("options") if isinstance(described, dict) else None
-        text = options.get(value, value) if isinstance(options, dict) and isinstance(value, str) else value
-        if isinstance(text, str) and text:
-            return text
-    raise DataError(f"{place}: no label: none of its attributes is filled in")
+def _chosen(value: Any, described: Any) -> list[str]:
+    options = described.get("options") if isinstance(described, dict) else None
+    if not isinstance(value, str) or not value:
+        return []
+    if not isinstance(options, dict):
+        return [value]
+    ticked = value.split(",") if isinstance(described, dict) and described.get("type") == _CHECKBOX else [value]
+    return [text for text in (options.get(one, one) for one in ticked) if isinstance(text, str) and text]
 
 
-def _read_table(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Click]]:
+def _read_table(text: str, where: str, reading: Reading) -> Iterator[Mark]:
     columns, attributes = [], {}
     # Comments hold quotes that are not those of CSV; a row is one line, as its fields are JSON.
     for index, line in enumerate((line.rstrip("\r") for line in text.split("\n")), 1):
@@ -63,12 +81,12 @@ def _read_table(text: str, where: str, rates: Rates) -> Iterator[tuple[str, Clic
             attributes = expect(dict, parse_json(line.partition("=")[2], place), place, "ATTRIBUTE")
         elif line and not line.startswith("#"):
             for _, fields in rows(line, place):
-                click = _row(dict(zip(columns, fields, strict=False)), attributes, place)
-                if click:
-                    yield click
+                if len(fields) > len(columns):
+                    raise DataError(f"{place}: {len(fields)} fields, but CSV_HEADER has {len(columns)}")
+                yield from _row(dict(zip(columns, fields, strict=False)), attributes, place, reading.left)
 
 
-def _row(row: Mapping[str, str], attributes: Mapping[str, Any], place: str) -> tuple[str, Click] | None:
+def _row(row: Mapping[str, str], attributes: Mapping[str, Any], place: str, left: Counter[str]) -> Iterator[Mark]:
     if missing := {"file_list", "metadata"}.difference(row):
         raise DataError(f"{place}: no column {', '.join(sorted(missing))}")
     if "temporal_coordinates" in row:
@@ -78,12 +96,14 @@ def _row(row: Mapping[str, str], attributes: Mapping[str, Any], place: str) -> t
         times = [start, row.get("temporal_segment_end") or start]
     files = expect(list, parse_json(row["file_list"], place), place, "file_list")
     if not times:
-        return None
+        left[_NO_TIME] += 1
+        return
     if not files:
         raise DataError(f"{place}: file_list is empty")
     values = expect(dict, parse_json(row["metadata"], place), place, "metadata")
     video = video_of(expect(str, files[0], place, "file_list[0]"))
-    return video, Click(_middle(times, place), _label(values, attributes, place))
+    for label in _labels(values, attributes, place, left):
+        yield _mark(video, times, label, place)
 
 
 def _attribute(labels: Sequence[str]) -> dict[str, Any]:
