@@ -51,6 +51,7 @@ NOT_RUN = {
     "weights; tests/annotate/test_annotate_page.py extracts and trains after annotating",
     "backtal convert FILE.pth": "needs the authors' file; tests/interop/test_convert.py runs it on one made here",
     "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/data/test_layouts.py has each",
+    "backtal dataset import coded.boris data": "SRC stands for others' files; tests/cli/test_coded_cli.py has each",
     "backtal train DATA --out RUN --clicks A1.txt --clicks": "needs two projects' files; as tests/data/test_layouts.py",
     "pip install 'backtal[video]'": "installs",
     "pip install 'backtal[ray]'": "installs 591 MB; tests/video/test_ray.py runs it where Ray is there",
@@ -62,6 +63,7 @@ NOT_RUN = {
 PLAIN = (
     "mine/annotations.json",
     "URLID,URL",
+    "video,second,label",
     "data/annotations.json",
     "data/clicks/me.txt",
 )  # listings, neither commands nor Python

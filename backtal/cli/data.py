@@ -1,6 +1,7 @@
 """`backtal dataset`: check and convert datasets."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ def dataset() -> None:
     \b
     backtal dataset check DATA                            what is missing, what does not line up
     backtal dataset convert SRC DST --layout actionformer write our dataset folder
+    backtal dataset import CODED.boris DATA               start and end from BORIS, ELAN, VIA, CVAT, Label Studio
     """
 
 
@@ -91,3 +93,59 @@ def convert_layout(
     report = check_dataset(DatasetFolder(out))
     click.echo(f"wrote {out}\n{report}", err=True)
     ctx.exit(2 if report.broken else 0)
+
+
+@dataset.command("import", cls=Command)
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("--subset", default="training", show_default=True, help="Of the videos that are new in DATA.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Class names, one per line.  [default: those of DATA]")
+@click.option(
+    "--videos", type=click.Path(path_type=Path), help="Folder of the video files, which say how long they are."
+)
+@click.option("--fps", type=click.FloatRange(0, min_open=True), help="Frames per second, for forms that count frames.")
+@click.option("--background", multiple=True, help="Label that means background instead of these. Repeatable.")
+@click.option("--round", type=click.IntRange(min=1), help="Which one counts, where several people coded a video.")
+def import_program(
+    sources: tuple[Path, ...],
+    data: Path,
+    subset: str,
+    labels: Path | None,
+    videos: Path | None,
+    fps: float | None,
+    background: tuple[str, ...],
+    round: int | None,
+) -> None:
+    """Take start and end of actions from other programs into DATA/annotations.json.
+
+    SRC is a project or a table of events of BORIS, a document of ELAN, a table of video, start, end and label, or a
+    file of VIA, CVAT or Label Studio; its content tells which. Videos that DATA does not have become new ones, the
+    annotations of others are replaced; all else that stands there stays. What is left out is said.
+
+    \b
+    Examples:
+      backtal dataset import coded.boris data --subset test
+      backtal dataset import coded/*.eaf data --subset test --videos films
+      backtal dataset import annotations.xml data --fps 25
+    """
+    from backtal.clicks.files import BACKGROUND_NAMES
+    from backtal.data.annotations import read_annotations
+    from backtal.data.coded import import_coded, read_coded
+
+    path = data / "annotations.json"
+    rates = fps or (read_annotations(path).frame_rates if path.exists() else None)
+    coded = read_coded(*sources, frame_rates=rates, background=background or BACKGROUND_NAMES, round=round)
+    facts = _video_facts(videos, coded.segments) if videos else {}
+    annotations = import_coded(path, coded, subset=subset, labels=read_labels(labels), facts=facts)
+    count = sum(len(annotations.videos[name].ground_truth) for name in coded.segments if name in annotations.videos)
+    click.echo(f"wrote {path}: {count} segments in {len(coded.segments)} videos", err=True)
+
+
+def _video_facts(folder: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Duration and frame rate of the videos of these names that lie in a folder."""
+    from backtal.annotate.frames import read_facts
+    from backtal.video.decode import videos_in
+
+    files = {path.stem: path for path in videos_in([folder])}
+    found = {name: read_facts(files[name]) for name in names if name in files}
+    return {name: {"duration": facts.duration, "fps": facts.fps} for name, facts in found.items()}

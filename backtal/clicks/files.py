@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
-from backtal.clicks.forms import cvat, label_studio, tables, via
+from backtal.clicks.forms import boris, cvat, elan, label_studio, tables, via
 from backtal.clicks.forms.form import Form, Mark, Rates, Reading, middle
 from backtal.errors import DataError
 from backtal.files import decode_text, read_text, write_text
@@ -26,6 +26,9 @@ FORMS: dict[str, Form] = {
     "via-csv": via.TABLE,
     "cvat": cvat.VIDEO,
     "label-studio": label_studio.TASKS,
+    "boris": boris.PROJECT,
+    "boris-table": boris.TABLE,
+    "elan": elan.DOCUMENT,
 }
 
 

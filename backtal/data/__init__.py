@@ -12,6 +12,7 @@ from backtal.data.click_stats import (
     count_clicks,
     kolmogorov_smirnov,
 )
+from backtal.data.coded import Coded, import_coded, read_coded
 from backtal.data.datasets import DatasetFolder, VideoDataset, write_folder
 from backtal.data.features import FeatureSpec, TimeAxis, VideoFeatures, read_features, write_features
 from backtal.data.layouts import LAYOUTS, LayoutOptions, open_layout
@@ -24,6 +25,7 @@ __all__ = [
     "ClickCount",
     "ClickReport",
     "ClickStats",
+    "Coded",
     "DatasetFolder",
     "DatasetReport",
     "FeatureSpec",
@@ -39,9 +41,11 @@ __all__ = [
     "check_dataset",
     "click_report",
     "count_clicks",
+    "import_coded",
     "kolmogorov_smirnov",
     "open_layout",
     "read_annotations",
+    "read_coded",
     "read_features",
     "read_npy",
     "read_npz",
