@@ -12,7 +12,7 @@ from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
 from backtal.clicks.forms import boris, cvat, elan, label_studio, tables, via
 from backtal.clicks.forms.form import Form, Mark, Rates, Reading, middle
 from backtal.errors import DataError
-from backtal.files import decode_text, read_text, write_text
+from backtal.files import decode_text, note, read_text, write_text
 
 __all__ = ["BACKGROUND_NAMES", "FORMS", "parse_clicks", "read_clicks", "write_clicks"]
 
@@ -113,6 +113,9 @@ def write_clicks(
             clicks[track.video_id] = clicks.get(track.video_id, ()) + track.clicks
     text = write([ClickTrack(*item) for item in clicks.items()], labels, frame_rates)
     _check_copy(text, clicks, str(path), form, frame_rates)
+    later = sum(click.round != 1 for found in clicks.values() for click in found)
+    if later and form != "backtal":
+        note(f"{path}: the form {form} keeps no annotation rounds: {later} click(s) of later ones are among the others")
     write_text(path, text)
 
 

@@ -75,7 +75,7 @@ class VideoDataset:
         present = self.click_paths()
         if names:
             own = {path.name: path for path in present}
-            found = [path if (path := Path(name)).exists() else own.get(path.name, path) for name in names]
+            found = [p if (p := Path(name)).exists() else own.get(p.name, self._click_place / p.name) for name in names]
             for name, path in zip(names, found, strict=True):
                 if not path.exists():
                     raise DataError(f"{name}: no such click file, neither as a path nor in {self._click_place}")

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import LABELS, shared
 
-from backtal import Click, ClickTrack, read_clicks, write_clicks
+from backtal import Click, ClickTrack, DataError, read_clicks, write_clicks
 from backtal.cli import clicks as commands
 from backtal.cli import main
 from backtal.clicks.files import FORMS
@@ -148,6 +148,16 @@ def test_check_looks_at_clicks_alone(folder):
     report = json.loads(backtal("check", folder, "A1.txt", "--json").stdout)
     assert [count["file"] for count in report["clicks"]] == ["A1.txt"]
     assert "no such click file" in backtal("check", folder, "A3.txt", code=2).stderr
+
+
+def test_click_files_of_other_endings_are_named_and_can_be_chosen(folder):
+    (folder / "clicks" / "A1.txt").rename(folder / "clicks" / "me.csv")
+    (folder / "clicks" / ".hidden.csv").touch()
+    dataset = DatasetFolder(folder)
+    with pytest.raises(DataError, match=r"no click file with the ending .txt; it holds me.csv, to be named"):
+        dataset.click_files()
+    assert dataset.click_files(["me.csv"]) == [folder / "clicks" / "me.csv"]
+    backtal("check", folder, "me.csv")
 
 
 def test_stats(folder, tmp_path):

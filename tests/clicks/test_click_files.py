@@ -91,11 +91,13 @@ def test_any_name_comes_back_or_is_refused(place, form, labels, data):
             )
 
 
-def test_only_backtals_form_keeps_rounds(tmp_path):
+def test_only_backtals_form_keeps_rounds(tmp_path, caplog):
     tracks = {"v": ClickTrack("v", (Click(1.0, round=1), Click(2.0, "jump", 4)))}
     for form in WRITTEN:
         rounds = [c.round for c in again(tmp_path / "x", form, tracks, 25.0)["v"].clicks]
         assert rounds == ([1, 4] if form == "backtal" else [1, 1])
+        said = f"the form {form} keeps no annotation rounds: 1 click(s) of later ones are among the others"
+        assert (said in caplog.text) == (form != "backtal")
 
 
 def test_the_human_clicks_go_through_every_form(tmp_path):
@@ -166,7 +168,7 @@ def cvat(items, meta="<task><id>5</id><name>t</name><source>v.mp4</source></task
     return f"{head}<meta>{meta}</meta>{items}\n</annotations>"
 
 
-def test_cvat_tracks(tmp_path):
+def test_cvat_tracks(tmp_path, caplog):
     def track(*shapes, label="background"):
         return f'<track id="0" label="{label}" source="manual">{"".join(shapes)}</track>'
 
@@ -188,6 +190,8 @@ def test_cvat_tracks(tmp_path):
         f'<skeleton frame="{f}" keyframe="1">{point.format(o)}{point.format(o)}</skeleton>' for f, o in ((7, 0), (8, 1))
     )
     assert clicks(track(bones)) == [(0.7, "background")]
+    assert not read(tmp_path, cvat(track(shape("box", 20, outside=1))), frame_rates=10.0)
+    assert "left out: 1 track(s) that are never visible" in caplog.text
 
 
 def test_cvat_tags_and_projects(tmp_path):
@@ -339,7 +343,7 @@ def test_label_studio_leaves_nothing_out_unsaid(tmp_path, caplog):
     assert read(tmp_path, [both]) == {"v": clicks}
     assert not caplog.records
     more = {"predictions": [{"result": []}], "drafts": [{}, {}]}
-    found = task({"choices": ["good"]}, {"text": ["a"]}, **more)
+    found = task({"choices": ["good"]}, {"ranges": [], "timelinelabels": ["jump"]}, **more)
     found["annotations"].append({"result": [], "was_cancelled": True})
     assert read(tmp_path, [found]) == {}
     for said in (

@@ -32,8 +32,9 @@ def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
         if video in pictures:
             pictures.remove(video)
             note(f"{where}: video {video} is a task of images: the frames of its tracks count the images")
-        label = item.get("label")
-        for first, last in _track(item, place):
+        label, runs = item.get("label"), list(_track(item, place))
+        reading.left["track(s) that are never visible"] += not runs
+        for first, last in runs:
             yield _mark(video, first, last, label, reading, place)
     for video, frame, image, place in images.frames():
         for shape in image:

@@ -25,7 +25,7 @@ def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
         data = expect(dict, expect(dict, task, place, "it").get("data", task), place, "'data'")
         for round_, region_place, value in _regions(task, place, reading.left):
             spans, counted = _spans(value, region_place)
-            if spans is None:
+            if not spans:
                 reading.left["result(s) without a time"] += 1
                 continue
             video, labels, frame = _video(data, place), _labels(value, region_place), 0.0
