@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_click_files import changed, nodes, wrong_values
 
 from backtal import DataError, read_clicks
 from backtal.clicks.files import parse_marks
@@ -341,3 +343,45 @@ def test_annotations_between_slots_without_a_time_are_left_out_and_said(caplog):
     slots = {"ts1": 1500, "ts2": None, "ts3": 4000, "ts4": 5000}
     assert marks(elan(tier("t", aligned("x"), aligned("y", "ts3", "ts4")), slots=slots)) == [("day 1", 4.0, 5.0, "y")]
     assert "left out: 1 annotation(s) without a time of their own" in caplog.text
+
+
+def read_or_refused(text):
+    try:
+        found = marks(text)
+    except DataError as failure:
+        message = str(failure)
+    else:
+        message = "file"
+        assert all(0 <= start <= end < math.inf for _, start, end, _ in found)
+    assert message.startswith("file")
+
+
+WHOLE = project(
+    one=observation(["a.mp4", "b.mp4"], [event(1.0, "jump"), event(70.0, "jump", "m"), event(75.0, "jump", "m")]),
+    two={"type": "LIVE", "file": [], "events": [[1.0, "", "jump", "", ""]]},
+)
+
+
+@given(st.data())
+def test_a_wrong_value_anywhere_in_a_project_is_read_or_refused(data):
+    path = data.draw(st.sampled_from(list(nodes(WHOLE))))
+    read_or_refused(json.dumps(changed(WHOLE, path, data.draw(wrong_values))))
+
+
+TEXTS = [
+    json.dumps(WHOLE),
+    rows(EVENTS, happening("START", "5.0"), happening("STOP", "9.0")),
+    rows(STATES, {"Behavior": "jump", "Behavior type": "STATE", "Start (s)": "5.0", "Stop (s)": "9.0"}, separator=","),
+    elan(tier("gestures", aligned("jump"), aligned("run", "ts3", "ts4")), tier("phase", REFERS, parent="gestures")),
+]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(TEXTS), st.data())
+def test_a_damaged_text_is_read_or_refused(text, data):
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 12)))
+    put = data.draw(
+        st.text(max_size=6) | st.sampled_from(['"', "[", "}", "<", "null", "-1", "1e999", "NaN", "\n", "\t"])
+    )
+    read_or_refused(text[:start] + put + text[end:])

@@ -35,7 +35,7 @@ def _read_project(text: str, where: str, reading: Reading) -> Iterator[Mark]:
     project = expect(dict, parse_json(text, where), where, "a BORIS project")
     ethogram = expect(dict, project.get("behaviors_conf"), where, "'behaviors_conf'")
     behaviours = [expect(dict, entry, where, "an entry of 'behaviors_conf'") for entry in ethogram.values()]
-    states = {entry.get("code") for entry in behaviours if "STATE" in str(entry.get("type")).upper()}
+    states = {str(entry.get("code")) for entry in behaviours if "STATE" in str(entry.get("type")).upper()}
     seen = _Rounds()
     for name, observation in expect(dict, project.get("observations"), where, "'observations'").items():
         place = f"{where}: observation {name!r}"
@@ -49,7 +49,7 @@ def _read_project(text: str, where: str, reading: Reading) -> Iterator[Mark]:
         for index, event in enumerate(events):
             at = f"{place}, event {index}"
             fields = expect(list, event, at, "it")
-            if len(fields) < 3 or isinstance(fields[0], bool) or not isinstance(fields[0], int | float):
+            if len(fields) < 3 or not _is_number(fields[0]):
                 raise DataError(f"{at}: needs a time in seconds, a subject and a behaviour, found {fields[:3]}")
             time, subject, code = float(fields[0]), str(fields[1]), expect(str, fields[2], at, "its behaviour")
             modifiers = str(fields[3]) if len(fields) > 3 else ""
@@ -64,16 +64,17 @@ def _project_media(observation: Mapping[str, Any], place: str) -> _Media | None:
     players = expect(dict, observation.get("file"), place, "'file'")
     files = [expect(str, file, place, "a media file") for file in expect(list, players.get("1"), place, "'file' '1'")]
     told = observation.get("media_info")
-    lengths = told.get("length") if isinstance(told, dict) else None
-    known = [lengths[file] for file in files if isinstance(lengths, dict) and _is_length(lengths.get(file))]
+    listed = told.get("length") if isinstance(told, dict) else None
+    lengths = listed if isinstance(listed, dict) else {}
+    known = [lengths[file] for file in files if _is_number(lengths.get(file)) and lengths[file] > 0]
     offset = observation.get("time offset") or 0.0
-    if isinstance(offset, bool) or not isinstance(offset, int | float):
+    if not _is_number(offset):
         raise DataError(f"{place}: 'time offset' must be a number, found {offset!r}")
     return _Media(files, known, float(offset))
 
 
-def _is_length(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 class _Pairs:
