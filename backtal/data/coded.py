@@ -109,8 +109,12 @@ def import_coded(
     database = content.setdefault("database", {})
     if not isinstance(database, dict) or not all(isinstance(entry, dict) for entry in database.values()):
         raise DataError(f"{path}: expected an object 'database' of videos")
+    occurring = parse_annotations(content, path).labels if database else ()
+    stated = content.get("labels")
+    if labels and stated and list(labels) != list(stated):
+        raise DataError(f"{path}: has other 'labels' already: {name_some(stated)}; leave --labels out")
     said = Counter(segment.label for segments in coded.segments.values() for segment in segments)
-    known = list(labels or content.get("labels") or sorted(said))
+    known = list(labels or stated or sorted({*occurring, *said}))
     if others := {label: count for label, count in said.items() if label not in known}:
         listed = name_some(f"{count} {label}" for label, count in others.items())
         if len(others) == len(said):

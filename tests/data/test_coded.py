@@ -79,8 +79,11 @@ def test_what_stands_in_the_annotations_stays(tmp_path, caplog):
 def test_a_new_file_has_the_labels_that_were_coded(tmp_path):
     coded = Coded({"v": (Segment(1, 2, "run"), Segment(3, 4, "jump"))}, {"v": 9.0})
     assert import_coded(tmp_path / "annotations.json", coded, subset="test").labels == ("jump", "run")
-    listed = import_coded(tmp_path / "b.json", coded, subset="test", labels=["run", "jump", "sit"])
+    listed = import_coded(tmp_path / "b.json", coded, subset="test", labels=("run", "jump", "sit"))
     assert listed.labels == ("run", "jump", "sit")
+    unlisted = {"database": {"w": {"subset": "training", "duration": 9, "labels": ["walk"]}}}
+    path = write(tmp_path / "c.json", unlisted)
+    assert import_coded(path, coded, subset="test").labels == ("jump", "run", "walk")
 
 
 def test_labels_that_the_dataset_does_not_have(tmp_path, caplog):
@@ -95,6 +98,8 @@ def test_labels_that_the_dataset_does_not_have(tmp_path, caplog):
         import_coded(path, Coded({"w": (Segment(1, 2, "sit"),)}, {"w": 9}), subset="test")
     with pytest.raises(DataError, match=r"the duration of 1 video\(s\) is not known: x; give .*--videos"):
         import_coded(path, Coded({"x": (Segment(1, 2, "jump"),)}, {}), subset="test")
+    with pytest.raises(DataError, match=r"has other 'labels' already: jump; leave --labels out"):
+        import_coded(path, JUMP, subset="test", labels=["jump", "sit"])
     with pytest.raises(DataError, match=r"nothing to write into it: no segment was coded"):
         import_coded(path, Coded({}, {}), subset="test")
     assert path.read_text() == before
