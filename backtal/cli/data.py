@@ -116,11 +116,12 @@ def import_program(
     background: tuple[str, ...],
     round: int | None,
 ) -> None:
-    """Take start and end of actions from other programs into DATA/annotations.json.
+    """Take start and end from files of other programs.
 
-    SRC is a project or a table of events of BORIS, a document of ELAN, a table of video, start, end and label, or a
-    file of VIA, CVAT or Label Studio; its content tells which. Videos that DATA does not have become new ones, the
-    annotations of others are replaced; all else that stands there stays. What is left out is said.
+    They go into DATA/annotations.json. SRC is a project or a table of events of BORIS, a document of ELAN, a table of
+    video, start, end and label, or a file of VIA, CVAT or Label Studio; its content tells which. Videos that DATA does
+    not have become new ones, the annotations of others are replaced; all else that stands there stays. What is left
+    out is said.
 
     \b
     Examples:
@@ -131,21 +132,25 @@ def import_program(
     from backtal.clicks.files import BACKGROUND_NAMES
     from backtal.data.annotations import read_annotations
     from backtal.data.coded import import_coded, read_coded
+    from backtal.files import spelling
 
     path = data / "annotations.json"
     rates = fps or (read_annotations(path).frame_rates if path.exists() else None)
     coded = read_coded(*sources, frame_rates=rates, background=background or BACKGROUND_NAMES, round=round)
     facts = _video_facts(videos, coded.segments) if videos else {}
     annotations = import_coded(path, coded, subset=subset, labels=read_labels(labels), facts=facts)
-    count = sum(len(annotations.videos[name].ground_truth) for name in coded.segments if name in annotations.videos)
-    click.echo(f"wrote {path}: {count} segments in {len(coded.segments)} videos", err=True)
+    names = set(map(spelling(annotations.videos), coded.segments)) & annotations.videos.keys()
+    count = sum(len(annotations.videos[name].ground_truth) for name in names)
+    click.echo(f"wrote {path}: {count} segments in {len(names)} videos", err=True)
 
 
 def _video_facts(folder: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
     """Duration and frame rate of the videos of these names that lie in a folder."""
     from backtal.annotate.frames import read_facts
+    from backtal.files import spelling
     from backtal.video.decode import videos_in
 
-    files = {path.stem: path for path in videos_in([folder])}
+    spell = spelling(names)
+    files = {spell(path.stem): path for path in videos_in([folder])}
     found = {name: read_facts(files[name]) for name in names if name in files}
     return {name: {"duration": facts.duration, "fps": facts.fps} for name, facts in found.items()}

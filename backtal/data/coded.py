@@ -10,7 +10,7 @@ from backtal.clicks.files import BACKGROUND_NAMES, parse_marks
 from backtal.clicks.forms.form import Rates, Reading
 from backtal.data.annotations import Annotations, parse_annotations
 from backtal.errors import DataError, name_some
-from backtal.files import note, read_json, read_text, write_json
+from backtal.files import note, read_json, read_text, spelling, write_json
 from backtal.segments.segments import Segment
 
 
@@ -122,9 +122,11 @@ def import_coded(
         note(f"{path}: left out: segments of labels that are not its 'labels': {listed}")
     content["labels"] = known
     replaced, unknown = [], []
-    for video, segments in coded.segments.items():
+    spell = spelling(list(database))
+    for name, segments in coded.segments.items():
+        video = spell(name)
         entry = database.setdefault(video, {"subset": subset})
-        told = {"duration": coded.durations.get(video)} | dict(facts.get(video, {}))
+        told = {"duration": coded.durations.get(name)} | dict(facts.get(name, {}))
         entry |= {key: value for key, value in told.items() if value is not None and key not in entry}
         if "duration" not in entry:
             unknown.append(video)

@@ -86,6 +86,14 @@ def test_a_new_file_has_the_labels_that_were_coded(tmp_path):
     assert import_coded(path, coded, subset="test").labels == ("jump", "run", "walk")
 
 
+def test_accents_that_a_file_system_took_apart_name_the_same_video(tmp_path):
+    path = write(
+        tmp_path / "annotations.json", {"database": {"caf\u00e9": {"subset": "test", "duration": 9, "labels": []}}}
+    )
+    coded = Coded({"cafe\u0301": (Segment(1, 2, "jump"),)}, {})
+    assert list(import_coded(path, coded, subset="test").videos) == ["caf\u00e9"]
+
+
 def test_labels_that_the_dataset_does_not_have(tmp_path, caplog):
     path = write(tmp_path / "annotations.json", {"labels": ["jump"], "database": {}})
     coded = Coded({"v": (Segment(1, 2, "jump"), Segment(3, 4, "sit")), "w": (Segment(1, 2, "sit"),)}, {"v": 9, "w": 9})
