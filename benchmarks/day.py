@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from backtal import BackTALModel, BackTALOutput, FeatureSpec, Localization, localize, read_features
-from backtal.nn import open_features, run_chunked
+from backtal.nn import join_outputs, open_features, run_chunked
 from backtal.settings import recipe
 
 
@@ -52,10 +52,11 @@ def main(hours: float, name: str, classes: int, chunk: int, whole: bool) -> None
         )
 
         begin = time.perf_counter()
-        summary = run_chunked(model, config, open_features(path).pieces, chunk=chunk)
+        blocks = run_chunked(model, model.reach, open_features(path).pieces, chunk=chunk)
+        joined = join_outputs(blocks, config.topk_ratio)
         print(f"network ({name}): {time.perf_counter() - begin:.0f} s, peak memory {peak():.0f} MB", flush=True)
         begin = time.perf_counter()
-        found = segments(model, summary.output(), path)
+        found = segments(model, joined, path)
         print(f"localization of {classes} classes: {len(found)} segments, {time.perf_counter() - begin:.0f} s")
         print(f"peak memory of all: {peak():.0f} MB", flush=True)
         if not whole:
@@ -64,8 +65,8 @@ def main(hours: float, name: str, classes: int, chunk: int, whole: bool) -> None
         begin = time.perf_counter()
         output = model(read_features(path).features[None])
         print(f"unchunked: {time.perf_counter() - begin:.0f} s, peak memory {peak():.0f} MB", flush=True)
-        print(f"largest difference of a class activation: {float((output.cas[0] - summary.cas).abs().max()):.1e}")
-        print(f"largest difference of a video score: {float((output.scores[0] - summary.scores).abs().max()):.1e}")
+        print(f"largest difference of a class activation: {float((output.cas - joined.cas).abs().max()):.1e}")
+        print(f"largest difference of a video score: {float((output.scores - joined.scores).abs().max()):.1e}")
         there = {(s.label, s.start, s.end): s.score for s in segments(model, output, path)}
         here = {(s.label, s.start, s.end): s.score for s in found}
         both = here.keys() & there.keys()

@@ -12,9 +12,7 @@ from backtal.annotate.frames import RATE, count_of
 from backtal.annotate.suggest import suggest, worth
 from backtal.data.features import TimeAxis
 from backtal.errors import BackTALError
-from backtal.nn.cas import smooth
-from backtal.nn.localize import localize
-from backtal.nn.model import BackTALModel
+from backtal.nn.pretrained import LocalizationModel
 from backtal.nn.stream import open_features
 from backtal.segments.segments import Localization
 
@@ -53,7 +51,7 @@ class Advisor:
         detected_above: least score of a detected action.
     """
 
-    def __init__(self, model: BackTALModel, folder: Folder, detected_above: float = 0.3) -> None:
+    def __init__(self, model: LocalizationModel, folder: Folder, detected_above: float = 0.3) -> None:
         self.model, self.folder, self.detected_above = model, folder, detected_above
         self._opinions: dict[str, Opinion] = {}
         self._failed: dict[str, str] = {}
@@ -105,10 +103,9 @@ class Advisor:
         path = self.folder.own("features", f"{video}.npz")
         if not path.exists():
             self._extract(video)
-        summary, axis = self.model.summarize(open_features(path))
-        labels, settings = self.model.config.labels, self.model.localization
-        detected = localize(summary.output(), [axis], labels, settings, [video])[0].above(self.detected_above)
-        return Opinion(_on_strip(smooth(summary.cas.float(), settings.smoothing).softmax(0).numpy(), axis), detected)
+        output, axis = self.model.summarize(open_features(path))
+        detected = self.model.localize_output(output, [axis], [video])[0].above(self.detected_above)
+        return Opinion(_on_strip(self.model.frame_probabilities(output).numpy(), axis), detected)
 
     def _extract(self, video: str) -> None:
         from backtal.video import extract_files

@@ -250,7 +250,7 @@ def serve(
         folder: the videos and where to write to; see `backtal.annotate.open_folder`.
         labels: names of the actions; None for those in ``annotations.json``.
         annotator: whose clicks the page shows first.
-        model: a `BackTALModel` that makes suggestions.
+        model: a `LocalizationModel` that makes suggestions.
         subset: what a video belongs to once its labels are ticked.
         port: to listen on; None for the first free one from 8765 on, 0 for any.
         opened: is called with the page's address once the server listens.

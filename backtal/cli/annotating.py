@@ -67,9 +67,9 @@ def annotate(
         click.echo(f"backtal annotate: {file} is left out: {reason}", err=True)
     model = None
     if name is not None:
-        from backtal.nn.model import BackTALModel
+        from backtal.nn.pretrained import LocalizationModel
 
-        model = BackTALModel.from_pretrained(name)
+        model = LocalizationModel.from_pretrained(name)
 
     with ExitStack() as stack:
 

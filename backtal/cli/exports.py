@@ -23,9 +23,9 @@ def export(model: str, out: Path, form: str) -> None:
       backtal export shrec22 --format torch --out model.pt2
     """
     from backtal.interop.export import export as write
-    from backtal.nn.model import BackTALModel
+    from backtal.nn.pretrained import LocalizationModel
 
-    written = write(BackTALModel.from_pretrained(model), out, form)
+    written = write(LocalizationModel.from_pretrained(model), out, form)
     click.echo(f"wrote {out}; greatest difference from PyTorch {written.difference:.1e}", err=True)
 
 

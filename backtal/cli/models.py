@@ -126,7 +126,7 @@ def localize(
     """
     from backtal.files import progress
     from backtal.nn.ensemble import localize_together
-    from backtal.nn.model import BackTALModel
+    from backtal.nn.pretrained import LocalizationModel
     from backtal.segments.segments import write_predictions
     from backtal.settings.config import Recipe
     from backtal.video import is_video
@@ -147,7 +147,7 @@ def localize(
             videos[name] = path, read
     if not videos:
         raise DataError("; ".join(map(str, failed)))
-    models = [BackTALModel.from_pretrained(name) for name in names]
+    models = [LocalizationModel.from_pretrained(name) for name in names]
     if bf16:
         models = [model.bfloat16() for model in models]
     model = models[0]
@@ -217,7 +217,7 @@ def tune(
     from backtal.data.datasets import DatasetFolder
     from backtal.errors import ConfigError
     from backtal.files import read_json
-    from backtal.nn.model import BackTALModel
+    from backtal.nn.pretrained import LocalizationModel
     from backtal.settings.config import Recipe, from_dict
     from backtal.training.examples import TrainingSet
     from backtal.training.train import RECIPE_FILE, fit
@@ -226,7 +226,7 @@ def tune(
     settings = read_json(run / RECIPE_FILE, ConfigError)
     settings.pop("data", None)
     recipe = from_dict(Recipe, settings, str(run / RECIPE_FILE))
-    model = BackTALModel.from_pretrained(run)
+    model = LocalizationModel.from_pretrained(run)
     folder = DatasetFolder(data)
     tracks = folder.clicks(folder.click_files(clicks))
     found = find_settings(

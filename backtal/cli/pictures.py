@@ -43,7 +43,7 @@ def diagnose(
     from backtal.data.datasets import DatasetFolder
     from backtal.evaluation.diagnose import diagnose as diagnose_detections
     from backtal.evaluation.topk import measure_top_frames
-    from backtal.nn.model import BackTALModel
+    from backtal.nn.pretrained import LocalizationModel
     from backtal.plot import diagnosis_figure, save
     from backtal.segments.segments import read_predictions
 
@@ -51,7 +51,7 @@ def diagnose(
     truth = dataset.annotations.truth(subset)
     found = diagnose_detections(read_predictions(predictions), truth, thresholds(protocol, tiou, "0.5"), bins=bins)
     if model:
-        found = replace(found, top_frames=measure_top_frames(BackTALModel.from_pretrained(model), dataset, truth))
+        found = replace(found, top_frames=measure_top_frames(LocalizationModel.from_pretrained(model), dataset, truth))
     if figure:
         save(diagnosis_figure(found, title=predictions.name), figure)
     click.echo(json.dumps(found.to_dict() | {"remarks": truth.remarks}, indent=1) if as_json else str(found))
@@ -154,7 +154,7 @@ def timeline(
 
     from backtal.data.datasets import DatasetFolder
     from backtal.data.features import read_features
-    from backtal.nn.model import BackTALModel
+    from backtal.nn.pretrained import LocalizationModel
     from backtal.plot import save, timeline_of_features, timeline_of_video
 
     if data.is_file():
@@ -169,7 +169,7 @@ def timeline(
         shown = dataset.annotations.video(video)
         track = dataset.clicks(dataset.click_files(clicks)).get(video) if clicks else None
         duration, draw = shown.duration, partial(timeline_of_video, shown, dataset, clicks=track)
-    models = {name: BackTALModel.from_pretrained(name) for name in names}
+    models = {name: LocalizationModel.from_pretrained(name) for name in names}
     frames = None
     if film:
         from backtal.video import Video
@@ -191,11 +191,11 @@ def timeline(
 def affinity(data: Path, name: str, video: str, seconds: tuple[float, ...], neighbours: int, out: Path) -> None:
     """Draw how alike the network finds a frame and its neighbours."""
     from backtal.data.datasets import DatasetFolder
-    from backtal.nn.model import BackTALModel
+    from backtal.nn.pretrained import LocalizationModel
     from backtal.plot import affinity_of_video, save
 
     dataset = DatasetFolder(data)
-    model, shown = BackTALModel.from_pretrained(name), dataset.annotations.video(video)
+    model, shown = LocalizationModel.from_pretrained(name), dataset.annotations.video(video)
     save(affinity_of_video(shown, dataset, model, seconds or None, neighbours=neighbours), out)
 
 

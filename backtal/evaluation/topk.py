@@ -10,7 +10,8 @@ from backtal.data.datasets import VideoDataset
 from backtal.data.truth import Truth
 from backtal.files import progress
 from backtal.nn.cas import topk_count
-from backtal.nn.model import BackTALModel
+from backtal.nn.model import require_backtal
+from backtal.nn.pretrained import LocalizationModel
 from backtal.segments.segments import Localization
 
 
@@ -40,7 +41,7 @@ class TopFrames:
         )
 
 
-def measure_top_frames(model: BackTALModel, dataset: VideoDataset, truth: Truth) -> TopFrames:
+def measure_top_frames(model: LocalizationModel, dataset: VideoDataset, truth: Truth) -> TopFrames:
     """How many of the k frames that make a video's score lie inside actions.
 
     For every video and each of its labels, the k frames of the highest activation; k is the model's, from
@@ -53,7 +54,9 @@ def measure_top_frames(model: BackTALModel, dataset: VideoDataset, truth: Truth)
 
     Raises:
         DataError: if a video has no features or they do not fit the network.
+        ConfigError: if the model is not the paper's network.
     """
+    model = require_backtal(model, "the share of top-k frames inside actions")
     inside = np.zeros((4, 2))
     for video in progress(truth, desc="top-k frames", unit="video", leave=False):
         features = model.prepare(dataset.features(dataset.annotations.video(video.video_id)))

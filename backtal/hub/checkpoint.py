@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from backtal.errors import CheckpointError, ConfigError, name_some
 from backtal.files import atomic_path
-from backtal.settings.config import LocalizationConfig, ModelConfig, from_dict
+from backtal.settings.architectures import ARCHITECTURES
+from backtal.settings.config import NetworkConfig, from_dict
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RECIPE_FILE = "config.json", "model.safetensors", "README.md", "recipe.json"
 MAX_CONFIG, MAX_HEADER, MAX_PARAMETERS = 2**20, 2**20, 2**28
@@ -28,8 +30,25 @@ MAX_CONFIG, MAX_HEADER, MAX_PARAMETERS = 2**20, 2**20, 2**28
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 
-def load_config(folder: str | Path) -> tuple[ModelConfig, LocalizationConfig, dict[str, str]]:
-    """Read the configuration of a checkpoint folder, field by field, and the facts of its card.
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What ``config.json`` says.
+
+    Args:
+        architecture: a name in `backtal.settings.ARCHITECTURES`; files without one are of ``"backtal"``.
+        model: architecture and labels.
+        localization: localization settings.
+        facts: further rows of the model card, such as data, command, metrics and ``license``.
+    """
+
+    architecture: str
+    model: NetworkConfig
+    localization: Any
+    facts: dict[str, str]
+
+
+def load_config(folder: str | Path) -> CheckpointConfig:
+    """Read the configuration of a checkpoint folder, field by field.
 
     Raises:
         CheckpointError: if the file is missing or damaged, or a field is unknown, missing or wrong.
@@ -38,17 +57,26 @@ def load_config(folder: str | Path) -> tuple[ModelConfig, LocalizationConfig, di
         raise CheckpointError(f"{folder}: no such checkpoint folder")
     path = Path(folder) / CONFIG_FILE
     content = _read_json(path)
-    if not {"model", "localization"} <= set(content) <= {"model", "localization", "facts"}:
+    if not {"model", "localization"} <= set(content) <= {"architecture", "model", "localization", "facts"}:
         found = shorten(name_some(sorted(content)))
-        raise CheckpointError(f"{path}: expected the keys 'model', 'localization' and 'facts', found {found}")
-    facts = content.get("facts", {})
+        raise CheckpointError(
+            f"{path}: expected the keys 'architecture', 'model', 'localization' and 'facts', found {found}"
+        )
+    name, facts = content.get("architecture", "backtal"), content.get("facts", {})
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        known = ", ".join(map(repr, ARCHITECTURES))
+        raise CheckpointError(
+            f"{path}: architecture: this version of backtal knows {known}, found {shorten(repr(name), 60)}; "
+            "another version may know it"
+        )
     try:
         if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
             raise ConfigError("facts: must be an object of texts")
-        model = from_dict(ModelConfig, content["model"], "model")
+        model = from_dict(ARCHITECTURES[name].model, content["model"], "model")
         if not model.labels:
             raise ConfigError("model.labels: a model needs at least one label")
-        return model, from_dict(LocalizationConfig, content["localization"], "localization"), facts
+        localization = from_dict(ARCHITECTURES[name].localization, content["localization"], "localization")
+        return CheckpointConfig(name, model, localization, facts)
     except (ConfigError, RecursionError) as failure:
         raise CheckpointError(f"{path}: {shorten(failure)}") from None
 
@@ -166,32 +194,21 @@ def _check_finite(name: str, tensor: Tensor, where: str) -> None:
         raise CheckpointError(f"{where}: {name} holds NaN or infinite values")
 
 
-def save(
-    folder: str | Path,
-    model: ModelConfig,
-    localization: LocalizationConfig,
-    state: Mapping[str, Tensor],
-    *,
-    facts: Mapping[str, str] | None = None,
-    name: str | None = None,
-) -> None:
+def save(folder: str | Path, config: CheckpointConfig, state: Mapping[str, Tensor], *, name: str | None = None) -> None:
     """Write a checkpoint folder; each file appears whole or not at all, the configuration last.
 
     Args:
         folder: where to; the settings of a training run that lie there become facts.
-        model: architecture and labels.
-        localization: localization settings.
+        config: what ``config.json`` is to say.
         state: the weights.
-        facts: further rows of the model card, such as data, command, metrics and ``license``.
         name: what the card tells users to load; the folder by its name where None.
 
     Raises:
         CheckpointError: if the result could not be loaded: weights are not finite, or something exceeds the bounds.
     """
     folder = Path(folder)
-    facts = run_facts(folder) | {str(key): str(value) for key, value in (facts or {}).items()}
-    content = dataclasses.asdict(model), dataclasses.asdict(localization), facts
-    text = json.dumps(dict(zip(("model", "localization", "facts"), content, strict=True)), indent=1) + "\n"
+    facts = run_facts(folder) | {str(key): str(value) for key, value in config.facts.items()}
+    text = json.dumps(dataclasses.asdict(config) | {"facts": facts}, indent=1) + "\n"
     if len(text) > MAX_CONFIG:
         raise CheckpointError(f"{folder}: labels and facts exceed {MAX_CONFIG:,} bytes")
     _count(state, folder)
@@ -200,7 +217,7 @@ def save(
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
     for filename, written in (
-        (CARD_FILE, model_card(model, facts, name or f"./{folder.resolve().name}")),
+        (CARD_FILE, model_card(config.model, facts, name or f"./{folder.resolve().name}")),
         (CONFIG_FILE, text),
     ):
         with atomic_path(folder / filename) as temporary:
@@ -218,7 +235,7 @@ def run_facts(folder: str | Path) -> dict[str, str]:
     return {"recipe": str(recipe.get("name")), "training": settings}
 
 
-def model_card(model: ModelConfig, facts: Mapping[str, str] | None = None, name: str = "FOLDER") -> str:
+def model_card(model: NetworkConfig, facts: Mapping[str, str] | None = None, name: str = "FOLDER") -> str:
     """A model card: what the checkpoint knows, where it comes from, how to load and cite it.
 
     Args:
@@ -227,6 +244,7 @@ def model_card(model: ModelConfig, facts: Mapping[str, str] | None = None, name:
         name: what `from_pretrained` takes to load it.
 
     Example:
+        >>> from backtal import ModelConfig
         >>> print(model_card(ModelConfig(8, ("jump",)), {"data": "A1 clicks"}).splitlines()[12])
         | data | A1 clicks |
     """
@@ -265,12 +283,12 @@ Method: Yang et al., "Background-Click Supervision for Temporal Action Localizat
 """
 
 
-def describe(model: ModelConfig, facts: Mapping[str, str]) -> dict[str, str]:
+def describe(model: NetworkConfig, facts: Mapping[str, str]) -> dict[str, str]:
     """What there is to say of a checkpoint, as rows of a table."""
     return {"labels": ", ".join(model.labels), "features": _features(model), **facts}
 
 
-def _features(model: ModelConfig) -> str:
+def _features(model: NetworkConfig) -> str:
     known = {} if model.feature_spec is None else dataclasses.asdict(model.feature_spec)
     known |= {"dim": model.feature_dim}
     return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)

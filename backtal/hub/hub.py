@@ -15,8 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from backtal.errors import CheckpointError
-from backtal.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_config, save, shorten
-from backtal.settings.config import LocalizationConfig, ModelConfig
+from backtal.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig, load_config, save, shorten
 from backtal.settings.presets import RECIPES
 
 # Short name -> repository and the commit that this version loads; None where nothing has been published.
@@ -180,11 +179,9 @@ def _first_line(failure: BaseException) -> str:
 
 def push(
     repository: str,
-    model: ModelConfig,
-    localization: LocalizationConfig,
+    config: CheckpointConfig,
     state: Mapping[str, Tensor],
     *,
-    facts: Mapping[str, str] | None = None,
     token: str | bool | None = None,
     private: bool | None = None,
     revision: str | None = None,
@@ -203,12 +200,12 @@ def push(
 
     api = HfApi(token=token, library_name="backtal")
     with tempfile.TemporaryDirectory() as folder:
-        save(folder, model, localization, state, facts=facts, name=repository)
+        save(folder, config, state, name=repository)
         try:
             created = api.create_repo(repository, private=private, exist_ok=True).repo_id
             if created != repository:  # the card names it in full
                 repository = created
-                save(folder, model, localization, state, facts=facts, name=repository)
+                save(folder, config, state, name=repository)
             if revision is not None and not create_pr:
                 api.create_branch(repository, branch=revision, exist_ok=True)
             commit = api.upload_folder(

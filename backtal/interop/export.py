@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from backtal.errors import ConfigError
 from backtal.files import atomic_path
-from backtal.nn.model import BackTALModel
+from backtal.nn.model import BackTALModel, require_backtal
+from backtal.nn.pretrained import LocalizationModel
 
 FORMATS = ("onnx", "torch")
 INPUTS, OUTPUTS = ("features", "lengths"), ("scores", "cas", "foreground", "magnitude")
@@ -58,7 +59,7 @@ class Exported(NamedTuple):
     difference: float | None
 
 
-def export(model: BackTALModel, path: str | Path, format: str = "onnx", *, check: int = 5) -> Exported:
+def export(model: LocalizationModel, path: str | Path, format: str = "onnx", *, check: int = 5) -> Exported:
     """Write a network as a graph, run the file on random videos and compare it with the model.
 
     Args:
@@ -68,7 +69,7 @@ def export(model: BackTALModel, path: str | Path, format: str = "onnx", *, check
         check: random shapes to compare on; 0 for none.
 
     Raises:
-        ConfigError: for an unknown format.
+        ConfigError: for an unknown format, or if the model is not the paper's network.
         ImportError: if onnx, onnxscript or onnxruntime are not installed.
 
     Example:
@@ -83,7 +84,7 @@ def export(model: BackTALModel, path: str | Path, format: str = "onnx", *, check
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if format == "onnx" and missing:
         raise ImportError(f'ONNX export needs {", ".join(missing)}: pip install "backtal[export]"')
-    path, graph = Path(path), Graph(model)
+    path, graph = Path(path), Graph(require_backtal(model, "an exported graph"))
     metadata = json.dumps({"model": asdict(model.config), "localization": asdict(model.localization)})
     with atomic_path(path) as temporary:
         if format == "onnx":

@@ -10,10 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from backtal.errors import CheckpointError
-from backtal.hub.checkpoint import describe, load_config, run_facts, shorten
+from backtal.hub.checkpoint import CheckpointConfig, describe, load_config, run_facts, shorten
 from backtal.hub.hub import fetch
 from backtal.nn.model import BackTALModel
-from backtal.settings.config import ModelConfig
+from backtal.nn.pretrained import network
 from backtal.settings.presets import RECIPES
 
 PAPER_PARAMETERS, PAPER_FLOPS = 4.29e6, 6.51e9
@@ -79,14 +79,14 @@ def measure(name: str | Path) -> Complexity:
         CheckpointError: if `name` is neither a recipe nor a checkpoint, or the checkpoint is damaged.
     """
     config, about = _config(name)
-    length = config.temporal_length or 750
+    length = config.model.temporal_length or 750
     with torch.device("meta"):
-        model, features = BackTALModel(config).eval(), torch.zeros(1, config.feature_dim, length)
+        model, features = network(config), torch.zeros(1, config.model.feature_dim, length)
     counts = {}
-    for both in (False, True):
+    for training in (False, True):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(features, base_stream=both)
-        counts[both] = counter.get_total_flops()
+            model.train(training)(features)
+        counts[training] = counter.get_total_flops()
     sizes = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
     return Complexity(
         name=str(name),
@@ -99,12 +99,14 @@ def measure(name: str | Path) -> Complexity:
     )
 
 
-def _config(name: str | Path) -> tuple[ModelConfig, dict[str, str]]:
+def _config(name: str | Path) -> tuple[CheckpointConfig, dict[str, str]]:
     if name in RECIPES:
-        return dataclasses.replace(RECIPES[str(name)].model, labels=tuple(f"class{i:03d}" for i in range(20))), {}
+        recipe = RECIPES[str(name)]
+        model = dataclasses.replace(recipe.model, labels=tuple(f"class{i:03d}" for i in range(20)))
+        return CheckpointConfig(BackTALModel.architecture, model, recipe.localization, {}), {}
     try:
         folder = fetch(name)
-        config, _, facts = load_config(folder)
-        return config, describe(config, run_facts(folder) | facts)
+        config = load_config(folder)
+        return config, describe(config.model, run_facts(folder) | config.facts)
     except CheckpointError as failure:
         raise CheckpointError(f"{failure}\nNor is it a recipe; those are {', '.join(RECIPES)}") from None

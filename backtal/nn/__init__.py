@@ -1,7 +1,7 @@
 """The network, its losses, and what reads it: localization, in one piece or in chunks, of one network or several."""
 
 from backtal.nn.beyond import ExtendedLoss, between_clicks_loss, taught_distribution, teacher_loss
-from backtal.nn.cas import BackTALOutput, topk_mean
+from backtal.nn.cas import BackTALOutput, join_outputs, topk_mean
 from backtal.nn.ensemble import localize_together
 from backtal.nn.layers import AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.nn.localize import localize, localize_arrays, outer_inner_contrast
@@ -19,7 +19,8 @@ from backtal.nn.losses import (
     video_loss,
 )
 from backtal.nn.model import BackTALModel
-from backtal.nn.stream import Source, Summary, halo, open_features, pieces, run_chunked
+from backtal.nn.pretrained import LocalizationModel
+from backtal.nn.stream import Source, open_features, pieces, run_chunked
 
 __all__ = [
     "AffinityConv1d",
@@ -31,14 +32,14 @@ __all__ = [
     "ExtendedLoss",
     "ForegroundFilter",
     "FrameLoss",
+    "LocalizationModel",
     "ScoreSeparationLoss",
     "Source",
-    "Summary",
     "affinity_loss",
     "between_clicks_loss",
     "foreground_loss",
     "frame_loss",
-    "halo",
+    "join_outputs",
     "localize",
     "localize_arrays",
     "localize_together",

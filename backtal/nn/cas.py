@@ -1,11 +1,14 @@
 """The class activation sequence (CAS): what the network returns, and how frames are pooled (eq. 1)."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from backtal.errors import DataError
 
 
 class BackTALOutput(NamedTuple):
@@ -65,6 +68,36 @@ def topk_mean(cas: Tensor, lengths: Tensor, ratio: float) -> Tensor:
     values = masked.topk(most, dim=-1).values
     taken = torch.arange(values.shape[-1], device=cas.device) < counts[:, None, None]
     return values.masked_fill(~taken, 0.0).sum(-1) / counts[:, None]
+
+
+def join_outputs(blocks: Iterable[tuple[BackTALOutput, slice]], topk_ratio: float) -> BackTALOutput:
+    """The output for a whole video from those for consecutive blocks of it, as far as `localize` reads it.
+
+    Args:
+        blocks: output for a batch of one, and which of its frames are the block's own, as `run_chunked` yields them.
+        topk_ratio: of the video scores.
+
+    Returns:
+        Without foreground and embedding; of the first layer there is the magnitude, ``[1, 1, T]``.
+
+    Raises:
+        DataError: if there is no frame.
+    """
+    # One array that doubles: small ones kept between the large ones of the network would scatter the memory.
+    kept, used = torch.empty(0, 0), 0
+    for output, own in blocks:
+        length, classes = own.stop - own.start, output.cas.shape[1]
+        if used + length > kept.shape[1]:
+            more = kept.new_empty(classes + 1, used + length)
+            kept = torch.cat([kept[:, :used], more], dim=1) if used else more
+        kept[:classes, used : used + length] = output.cas[0, :, own]
+        kept[classes, used : used + length] = output.first_layer[0, :, own].float().norm(dim=0)
+        used += length
+    if not used:
+        raise DataError("features: not one snippet")
+    cas, magnitude, lengths = kept[None, :-1, :used], kept[None, -1:, :used], torch.tensor([used])
+    nothing = kept.new_empty(1, 0, 0)
+    return BackTALOutput(topk_mean(cas, lengths, topk_ratio), cas, nothing, nothing, magnitude, lengths)
 
 
 def smooth(x: Tensor, deviation: float) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 from backtal.data.features import VideoFeatures
 from backtal.errors import ConfigError
 from backtal.nn.localize import localize
-from backtal.nn.model import BackTALModel
+from backtal.nn.model import require_backtal
+from backtal.nn.pretrained import LocalizationModel
 from backtal.segments.segments import Localization
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @torch.inference_mode()
 def localize_together(
-    models: Sequence[BackTALModel],
+    models: Sequence[LocalizationModel],
     video: VideoFeatures | str | Path,
     *,
     ignore_spec: Collection[str] = (),
@@ -40,7 +41,7 @@ def localize_together(
         DataError: if the features do not fit a model.
 
     Example:
-        >>> from backtal import ModelConfig, TimeAxis
+        >>> from backtal import BackTALModel, ModelConfig, TimeAxis
         >>> config = ModelConfig(feature_dim=4, labels=("jump",), hidden_dim=8)
         >>> video = VideoFeatures("v", torch.randn(4, 30), TimeAxis.even(30, 12.0))
         >>> localize_together([BackTALModel(config), BackTALModel(config)], video).video_id
@@ -50,10 +51,11 @@ def localize_together(
         raise ConfigError("an ensemble needs at least one model")
     if len(models) == 1:
         return models[0].localize(video, ignore_spec=ignore_spec, extractor=extractor, **options)
-    first, settings = models[0].config, models[0].localization
+    networks = [require_backtal(model, "an ensemble") for model in models]
+    first, settings = networks[0].config, networks[0].localization
     if settings.frame_scores != "softmax" or settings.feature_thresholds is not None:
         raise ConfigError("an ensemble averages probabilities: LocalizationConfig.frame_scores must be 'softmax'")
-    for model in models[1:]:
+    for model in networks[1:]:
         for field in ("labels", "temporal_length"):
             a, b = getattr(first, field), getattr(model.config, field)
             if a != b:
@@ -64,7 +66,7 @@ def localize_together(
         if is_video(video):
             video = extract_file(video, extractor or models[0].extractor(), **options)
     video = models[0].prepare(video, ignore_spec=ignore_spec)
-    outputs = [model.run(video, ignore_spec=ignore_spec) for model in models]
+    outputs = [model.run(video, ignore_spec=ignore_spec) for model in networks]
     together = outputs[0]._replace(
         cas=_mean_probability([output.cas for output in outputs]),
         scores=_mean_probability([output.scores for output in outputs]),

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 import torch
@@ -26,89 +26,38 @@ from backtal.data.features import (
     read_axis,
     read_features,
 )
-from backtal.errors import DataError
-from backtal.nn.cas import BackTALOutput, topk_mean
-from backtal.settings.config import ModelConfig
 
 CHUNK = 4096
 
-
-def halo(config: ModelConfig) -> int:
-    """How many snippets on either side a frame's class activation depends on.
-
-    The embedding reaches one snippet for each of its convolutions, its affinity one kernel's half further, and each
-    layer of the trunk another half; the first of them together with the affinity.
-
-    Example:
-        >>> halo(ModelConfig(feature_dim=8, labels=("jump",), kernel_size=3, num_layers=2))
-        3
-    """
-    embedding = 1 if config.embedding_hidden_dim is None else 2
-    return embedding + config.num_layers * (config.kernel_size // 2)
+Output = TypeVar("Output")
 
 
 def run_chunked(
-    network: Callable[[Tensor], BackTALOutput],
-    config: ModelConfig,
+    network: Callable[[Tensor], Output],
+    reach: int,
     chunks: Iterable[Tensor | np.ndarray],
     *,
     chunk: int = CHUNK,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> "Summary":
+) -> Iterator[tuple[Output, slice]]:
     """Run the network over features that come piece by piece.
 
     Args:
         network: in evaluation mode, at native length.
-        config: its architecture.
+        reach: snippets on either side that its output depends on.
         chunks: ``[D, n]`` each, of any n, any real type.
-        chunk: snippets that go through the network at once, beside the halo.
+        chunk: snippets that go through the network at once, beside the halo of `reach` snippets on either side.
         device: of the network.
         dtype: of the network.
 
-    Returns:
-        What localization needs of the whole video.
+    Yields:
+        The output of each block, and which of its snippets are the block's own, the others being its halo. A block's
+        own snippets follow those of the block before. Blocks begin `reach` before a multiple of `chunk`, the first at
+        0, so that strides that divide both fall on the same snippets in every block.
     """
-    reach, classes = halo(config), len(config.labels) + 1
-    # One array that doubles: small ones kept between the large ones of the network would scatter the memory.
-    kept, used = torch.empty(classes + 1, 0), 0
     for block, left, length in _blocks(chunks, chunk, reach):
-        output = network(block[None].to(device, dtype))
-        inner = slice(left, left + length)
-        if used + length > kept.shape[1]:
-            kept = torch.cat([kept[:, :used], kept.new_empty(classes + 1, used + length)], dim=1)
-        kept[:classes, used : used + length] = output.cas[0, :, inner]
-        kept[classes, used : used + length] = output.first_layer[0, :, inner].float().norm(dim=0)
-        used += length
-    if not used:
-        raise DataError("features: not one snippet")
-    return Summary(kept[:classes, :used], kept[classes, :used], config.topk_ratio)
-
-
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """What localization reads of a whole video.
-
-    Args:
-        cas: ``[C+1, T]`` class activation sequence.
-        magnitude: ``[T]`` length of the first layer's activations.
-        topk_ratio: of the video scores.
-    """
-
-    cas: Tensor
-    magnitude: Tensor
-    topk_ratio: float
-
-    @property
-    def scores(self) -> Tensor:
-        """``[C+1]`` video scores (eq. 1)."""
-        return topk_mean(self.cas[None], torch.tensor([self.cas.shape[1]]), self.topk_ratio)[0]
-
-    def output(self) -> BackTALOutput:
-        """As the network's output for a batch of one, as far as `localize` reads it."""
-        nothing = self.cas.new_empty(1, 0, 0)
-        lengths = torch.tensor([self.cas.shape[1]])
-        return BackTALOutput(self.scores[None], self.cas[None], nothing, nothing, self.magnitude[None, None], lengths)
+        yield network(block[None].to(device, dtype)), slice(left, left + length)
 
 
 def _blocks(chunks: Iterable[Tensor | np.ndarray], chunk: int, reach: int) -> Iterator[tuple[Tensor, int, int]]:

@@ -7,7 +7,8 @@ from backtal.clicks.clicks import ClickTrack
 from backtal.data.annotations import Video
 from backtal.data.datasets import VideoDataset
 from backtal.data.features import VideoFeatures
-from backtal.nn.model import BackTALModel
+from backtal.nn.model import require_backtal
+from backtal.nn.pretrained import LocalizationModel
 from backtal.ops import local_affinity
 from backtal.plot.affinity import affinity_mask
 from backtal.plot.timeline import Frames, timeline
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def timeline_of_video(
-    video: Video, dataset: VideoDataset, models: Mapping[str, BackTALModel], *, title: str | None = None, **options: Any
+    video: Video,
+    dataset: VideoDataset,
+    models: Mapping[str, LocalizationModel],
+    *,
+    title: str | None = None,
+    **options: Any,
 ) -> "Figure":
     """Draw what models see and find in a video, as `timeline` does (Fig. 4 and 10).
 
@@ -44,7 +50,7 @@ def _truth(video: Video) -> Localization | None:
 
 def timeline_of_features(
     features: VideoFeatures,
-    models: Mapping[str, BackTALModel],
+    models: Mapping[str, LocalizationModel],
     *,
     labels: Sequence[str] = (),
     truth: Localization | None = None,
@@ -69,8 +75,9 @@ def timeline_of_features(
 
     Raises:
         DataError: if the features do not fit a model.
+        ConfigError: if a model is not the paper's network.
     """
-    outputs = {name: model.run(features) for name, model in models.items()}
+    outputs = {name: require_backtal(model, "this picture").run(features) for name, model in models.items()}
     found = found or {name: model.localize(features) for name, model in models.items()}
     return timeline(
         truth,
@@ -89,7 +96,7 @@ def timeline_of_features(
 def affinity_of_video(
     video: Video,
     dataset: VideoDataset,
-    model: BackTALModel,
+    model: LocalizationModel,
     seconds: Sequence[float] | None = None,
     *,
     neighbours: int | None = None,
@@ -105,6 +112,7 @@ def affinity_of_video(
         neighbours: how many frames to compare with, odd; 31 where None, which is more than the network itself uses.
         title: heading; the video's name where None.
     """
+    model = require_backtal(model, "a picture of affinities")
     features = model.prepare(dataset.features(video))
     affinity = local_affinity(model.run(features).embedding, neighbours or 31)[0].cpu()
     heading = (

@@ -13,7 +13,7 @@ from backtal.evaluation.diagnose import Diagnosis, VideoScore, diagnose, rank_vi
 from backtal.evaluation.evaluate import DetectionReport, evaluate
 from backtal.evaluation.topk import measure_top_frames
 from backtal.files import progress, read_json
-from backtal.nn.model import BackTALModel
+from backtal.nn.pretrained import LocalizationModel
 from backtal.plot.curves import read_log
 from backtal.segments.segments import Localization, read_predictions
 from backtal.training.train import LOG_FILE, RECIPE_FILE
@@ -35,7 +35,7 @@ class MeasuredRun:
     """
 
     name: str
-    model: BackTALModel
+    model: LocalizationModel
     found: list[Localization]
     report: DetectionReport
     recipe: dict[str, Any] | None
@@ -89,7 +89,7 @@ def measure(
     """Load runs, localize the videos of a subset, evaluate and diagnose.
 
     Args:
-        names: run folders, or names that `BackTALModel.from_pretrained` knows; runs that differ in their seed, say.
+        names: run folders, or names as for `from_pretrained`; runs that differ in their seed, say.
         dataset: with features and ground truth.
         subset: its videos to measure on.
         predictions: a file of what the run found; localized anew where None.
@@ -102,7 +102,7 @@ def measure(
     if predictions is not None and len(names) > 1:
         raise DataError("a predictions file belongs to one run; leave it out to compare several")
     truth = dataset.annotations.truth(subset)
-    models = [BackTALModel.from_pretrained(name) for name in names]
+    models = [LocalizationModel.from_pretrained(name) for name in names]
     failed = _unusable(models, dataset, truth)
     usable = replace(truth, videos=tuple(video for video in truth if video.video_id not in failed))
     durations, runs = {video.video_id: video.duration for video in truth}, []
@@ -124,7 +124,7 @@ def measure(
     return Measured(dataset, truth, runs, diagnosis, ranked, failed)
 
 
-def _unusable(models: Sequence[BackTALModel], dataset: VideoDataset, truth: Truth) -> dict[str, str]:
+def _unusable(models: Sequence[LocalizationModel], dataset: VideoDataset, truth: Truth) -> dict[str, str]:
     """By video, why a model cannot take its features.
 
     Raises:

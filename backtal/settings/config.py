@@ -17,12 +17,38 @@ Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Architecture, labels and the features the network reads.
+class NetworkConfig:
+    """What the settings of every architecture say: labels, and the features the network reads.
 
     Args:
         feature_dim: feature channels D.
         labels: names of the C action classes; background is not among them.
+        temporal_length: length T that every video is rescaled to; None keeps the native length.
+        feature_spec: what the features must be.
+    """
+
+    feature_dim: int = 2048
+    labels: tuple[str, ...] = ()
+    temporal_length: int | None = None
+    feature_spec: FeatureSpec | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "feature_dim", "temporal_length")
+        _at_most(self, 2**20, "feature_dim", "temporal_length")
+        _require(len(set(self.labels)) == len(self.labels), self, "labels", "all different")
+        _require(len(self.labels) <= 10_000, self, "labels", "at most 10,000")
+        _require(all(map(_is_name, self.labels)), self, "labels", "names of 1 to 200 characters, none of them control")
+
+
+@dataclass(frozen=True)
+class ModelConfig(NetworkConfig):
+    """Settings of BackTAL's network.
+
+    Args:
+        feature_dim: feature channels D.
+        labels: names of the C action classes; background is not among them.
+        temporal_length: length T that every video is rescaled to; None keeps the native length.
+        feature_spec: what the features must be.
         hidden_dim: width of the trunk.
         num_layers: affinity convolutions in the trunk.
         kernel_size: taps of the trunk's convolutions and neighbours of the affinity (h), odd.
@@ -36,12 +62,8 @@ class ModelConfig:
         standardize: shift and scale each feature channel by its mean and deviation over the training
             snippets, which the checkpoint stores.
         topk_ratio: video scores average the top ``max(1, int(topk_ratio * T))`` frames (eq. 1).
-        temporal_length: length T that every video is rescaled to; None keeps the native length.
-        feature_spec: what the features must be.
     """
 
-    feature_dim: int = 2048
-    labels: tuple[str, ...] = ()
     hidden_dim: int = 2048
     num_layers: int = 2
     kernel_size: int = 3
@@ -54,23 +76,18 @@ class ModelConfig:
     input_dropout: float = 0.0
     standardize: bool = False
     topk_ratio: float = 0.125
-    temporal_length: int | None = None
-    feature_spec: FeatureSpec | None = None
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "feature_dim", "hidden_dim", "num_layers", "kernel_size", "filter_dim", "embedding_dim")
-        _at_least(self, 1, "embedding_hidden_dim", "temporal_length")
-        _at_most(self, 2**20, "feature_dim", "hidden_dim", "filter_dim", "embedding_dim", "embedding_hidden_dim")
-        _at_most(self, 2**20, "temporal_length")
+        super().__post_init__()
+        widths = ("hidden_dim", "filter_dim", "embedding_dim", "embedding_hidden_dim")
+        _at_least(self, 1, *widths, "num_layers", "kernel_size")
+        _at_most(self, 2**20, *widths)
         _at_most(self, 100, "num_layers")
         _at_most(self, 1000, "kernel_size")
         _require(self.kernel_size % 2 == 1, self, "kernel_size", "an odd number")
         _require(0 <= self.dropout < 1, self, "dropout", "in [0, 1)")
         _require(0 <= self.input_dropout < 1, self, "input_dropout", "in [0, 1)")
         _require(0 < self.topk_ratio <= 1, self, "topk_ratio", "in (0, 1]")
-        _require(len(set(self.labels)) == len(self.labels), self, "labels", "all different")
-        _require(len(self.labels) <= 10_000, self, "labels", "at most 10,000")
-        _require(all(map(_is_name, self.labels)), self, "labels", "names of 1 to 200 characters, none of them control")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from backtal.data.datasets import VideoDataset
 from backtal.data.features import CROWDED, VideoFeatures, check_fit
 from backtal.errors import DataError, name_some
 from backtal.files import progress
-from backtal.settings.config import ModelConfig
+from backtal.settings.config import NetworkConfig
 
 _LOG = logging.getLogger("backtal")
 
@@ -74,7 +74,7 @@ class TrainingSet(Dataset[Example]):
         folder: VideoDataset,
         subset: str,
         clicks: Mapping[str, ClickTrack] | None,
-        model: ModelConfig,
+        model: NetworkConfig,
         *,
         allow_unclicked: bool = False,
         cache_bytes: int = 4 << 30,

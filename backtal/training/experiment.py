@@ -19,7 +19,7 @@ from backtal.data.truth import Truth
 from backtal.errors import ConfigError, DataError, name_some
 from backtal.evaluation.evaluate import evaluate
 from backtal.files import progress, read_json, write_json
-from backtal.nn.model import BackTALModel
+from backtal.nn.pretrained import LocalizationModel
 from backtal.settings.config import Recipe
 from backtal.settings.presets import video_labels_only
 from backtal.training.examples import TrainingSet
@@ -100,7 +100,7 @@ def measure(protocol: Protocol, run: Run, out: str | Path, *, threads: int | Non
     began = time.monotonic()
     fit(training_set, run.recipe, folder, resume=True)
     seconds = time.monotonic() - began
-    model = BackTALModel.from_pretrained(folder)
+    model = LocalizationModel.from_pretrained(folder)
     found = [model.localize(dataset.features(dataset.annotations.video(video.video_id))) for video in truth]
     report = evaluate(found, truth, protocol.tiou, f1_score=protocol.f1_score)
     values = report.to_dict() | {"training_seconds": seconds, "clicks": run.background, "action_clicks": run.action}

@@ -46,7 +46,7 @@ VALID = [stored(dtype) for dtype in (torch.float32, torch.float16)]
 FIELDS = [("model", f.name) for f in dataclasses.fields(ModelConfig)]
 FIELDS += [("localization", f.name) for f in dataclasses.fields(LocalizationConfig)]
 FIELDS += [("model", "feature_spec", f.name) for f in dataclasses.fields(FeatureSpec)]
-FIELDS += [("model",), ("localization",), ("facts",), ("facts", "data"), ()]
+FIELDS += [("architecture",), ("model",), ("localization",), ("facts",), ("facts", "data"), ()]
 
 
 def nested(depth: int) -> list:

@@ -126,6 +126,8 @@ def test_a_checkpoint_survives_a_round_trip(tmp_path):
     x = torch.randn(2, 6, 14)
     torch.testing.assert_close(back(x), model(x), rtol=0, atol=0)
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    edit_config(lambda c: c.pop("architecture"))(tmp_path / "c")
+    assert isinstance(BackTALModel.from_pretrained(tmp_path / "c"), BackTALModel)
 
 
 def edit_weights(change):
@@ -164,6 +166,11 @@ def truncate(path):
         (lambda p: (p / "config.json").unlink(), "config.json: cannot be read"),
         (lambda p: (p / "config.json").write_text("{"), "not valid JSON"),
         (edit_config(lambda c: c.pop("model")), "expected the keys"),
+        (
+            edit_config(lambda c: c.update(architecture="cnn")),
+            "knows 'backtal', found 'cnn'; another version may",
+        ),
+        (edit_config(lambda c: c.update(architecture=["backtal"])), r"found \['backtal'\]"),
         (edit_config(lambda c: c["model"].update(hidden=3)), "unknown field 'hidden'; did you mean 'hidden_dim'"),
         (edit_config(lambda c: c["model"].update(hidden_dim="8")), "model.hidden_dim: must be int, got '8'"),
         (edit_config(lambda c: c["localization"].update(nms_threshold=7)), "nms_threshold: must be in"),

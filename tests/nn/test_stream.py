@@ -19,7 +19,8 @@ from backtal import (
     read_features,
     write_features,
 )
-from backtal.nn.stream import Source, halo, open_features, pieces, run_chunked
+from backtal.nn.cas import BackTALOutput, join_outputs
+from backtal.nn.stream import Source, open_features, pieces, run_chunked
 
 LENGTHS = sorted(int(n) for n in np.random.default_rng(7).integers(1, 3000, 20))
 NETWORKS = {
@@ -42,6 +43,10 @@ def network(**changes) -> BackTALModel:
     return model
 
 
+def in_chunks(model: BackTALModel, parts, chunk: int) -> BackTALOutput:
+    return join_outputs(run_chunked(model, model.reach, parts, chunk=chunk), model.config.topk_ratio)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.inference_mode()
 def test_chunks_equal_the_whole(name):
@@ -53,11 +58,11 @@ def test_chunks_equal_the_whole(name):
         sizes = rng.integers(1, 300, length)
         parts = features.split([int(n) for n in _sizes(sizes, length)], dim=1)
         for chunk in (64, 501):
-            found = run_chunked(model, model.config, parts, chunk=chunk)
-            assert found.cas.shape == whole.cas[0].shape
-            torch.testing.assert_close(found.cas, whole.cas[0], rtol=0, atol=1e-5)
-            torch.testing.assert_close(found.scores, whole.scores[0], rtol=0, atol=1e-5)
-            torch.testing.assert_close(found.magnitude, whole.first_layer[0].norm(dim=0), rtol=0, atol=1e-5)
+            found = in_chunks(model, parts, chunk)
+            assert found.cas.shape == whole.cas.shape
+            torch.testing.assert_close(found.cas, whole.cas, rtol=0, atol=1e-5)
+            torch.testing.assert_close(found.scores, whole.scores, rtol=0, atol=1e-5)
+            torch.testing.assert_close(found.first_layer[:, 0], whole.first_layer.norm(dim=1), rtol=0, atol=1e-5)
 
 
 def _sizes(sizes, length):
@@ -71,12 +76,11 @@ def _sizes(sizes, length):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.inference_mode()
-def test_the_halo_is_no_wider_and_no_narrower_than_needed(name):
+def test_the_reach_is_no_wider_and_no_narrower_than_needed(name):
     model = network(**NETWORKS[name])
     features = torch.randn(1, 12, 101)
     before = model(features).cas[0, :, 50]
-    reach = halo(model.config)
-    for distance, matters in ((reach, model.config.affinity), (reach + 1, False)):
+    for distance, matters in ((model.reach, model.config.affinity), (model.reach + 1, False)):
         changed = features.clone()
         changed[..., 50 - distance] += 100
         same = torch.equal(model(changed).cas[0, :, 50], before)
@@ -94,8 +98,8 @@ def test_segments_equal_the_whole(frame_scores):
         features = torch.randn(12, length)
         with torch.inference_mode():
             whole = localize(model(features[None]), [axis], model.config.labels, model.localization, ["v"])[0]
-            summary = run_chunked(model, model.config, pieces(features, 100), chunk=300)
-            found = localize(summary.output(), [axis], model.config.labels, model.localization, ["v"])[0]
+            joined = in_chunks(model, pieces(features, 100), chunk=300)
+            found = localize(joined, [axis], model.config.labels, model.localization, ["v"])[0]
         assert len(found) == len(whole) > 0
         for one, other in zip(sorted(found, key=_place), sorted(whole, key=_place), strict=True):
             assert one.label == other.label

@@ -1,0 +1,20 @@
+"""The settings of every network architecture that a checkpoint can name."""
+
+from typing import Any, NamedTuple
+
+from backtal.settings.config import LocalizationConfig, ModelConfig, NetworkConfig
+
+
+class Architecture(NamedTuple):
+    """The dataclasses of an architecture's settings.
+
+    Attributes:
+        model: of the network.
+        localization: of how its output becomes segments.
+    """
+
+    model: type[NetworkConfig]
+    localization: type[Any]
+
+
+ARCHITECTURES = {"backtal": Architecture(ModelConfig, LocalizationConfig)}
