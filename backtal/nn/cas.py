@@ -11,6 +11,22 @@ from torch.nn import functional as F
 from backtal.errors import DataError
 
 
+class Points(NamedTuple):
+    """What the detector, which is not part of the paper, says at the N points of its pyramid.
+
+    Attributes:
+        classes: ``[B, C, N]`` logits.
+        distances: ``[B, 2, N]`` snippets from a point back to the start and on to the end of a segment.
+        places: ``[N, 2]`` position and stride of each point, in snippets.
+        real: ``[B, N]`` False in padding.
+    """
+
+    classes: Tensor
+    distances: Tensor
+    places: Tensor
+    real: Tensor
+
+
 class BackTALOutput(NamedTuple):
     """What the network returns. Frames beyond a video's length are zero.
 
@@ -23,6 +39,7 @@ class BackTALOutput(NamedTuple):
         lengths: ``[B]`` frames of each video.
         base_scores: ``[B, C+1]`` of the base stream; None unless asked for.
         base_cas: ``[B, C+1, T]`` of the base stream; None unless asked for.
+        points: of the detector; None for the paper's network.
     """
 
     scores: Tensor
@@ -33,6 +50,7 @@ class BackTALOutput(NamedTuple):
     lengths: Tensor
     base_scores: Tensor | None = None
     base_cas: Tensor | None = None
+    points: Points | None = None
 
 
 def frame_mask(lengths: Tensor, length: int) -> Tensor:

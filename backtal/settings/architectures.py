@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from backtal.settings.config import LocalizationConfig, ModelConfig, NetworkConfig
+from backtal.settings.detector import DetectionConfig, DetectorConfig
 
 
 class Architecture(NamedTuple):
@@ -17,4 +18,7 @@ class Architecture(NamedTuple):
     localization: type[Any]
 
 
-ARCHITECTURES = {"backtal": Architecture(ModelConfig, LocalizationConfig)}
+ARCHITECTURES = {
+    "backtal": Architecture(ModelConfig, LocalizationConfig),
+    "detector": Architecture(DetectorConfig, DetectionConfig),
+}

@@ -5,13 +5,13 @@ import difflib
 import json
 import types
 import typing
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union
 
 from backtal.data.features import FeatureSpec
 from backtal.errors import ConfigError
+from backtal.settings.checks import at_least, at_most, is_name, require
 
 Config = TypeVar("Config")
 
@@ -33,11 +33,11 @@ class NetworkConfig:
     feature_spec: FeatureSpec | None = None
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "feature_dim", "temporal_length")
-        _at_most(self, 2**20, "feature_dim", "temporal_length")
-        _require(len(set(self.labels)) == len(self.labels), self, "labels", "all different")
-        _require(len(self.labels) <= 10_000, self, "labels", "at most 10,000")
-        _require(all(map(_is_name, self.labels)), self, "labels", "names of 1 to 200 characters, none of them control")
+        at_least(self, 1, "feature_dim", "temporal_length")
+        at_most(self, 2**20, "feature_dim", "temporal_length")
+        require(len(set(self.labels)) == len(self.labels), self, "labels", "all different")
+        require(len(self.labels) <= 10_000, self, "labels", "at most 10,000")
+        require(all(map(is_name, self.labels)), self, "labels", "names of 1 to 200 characters, none of them control")
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ class ModelConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         widths = ("hidden_dim", "filter_dim", "embedding_dim", "embedding_hidden_dim")
-        _at_least(self, 1, *widths, "num_layers", "kernel_size")
-        _at_most(self, 2**20, *widths)
-        _at_most(self, 100, "num_layers")
-        _at_most(self, 1000, "kernel_size")
-        _require(self.kernel_size % 2 == 1, self, "kernel_size", "an odd number")
-        _require(0 <= self.dropout < 1, self, "dropout", "in [0, 1)")
-        _require(0 <= self.input_dropout < 1, self, "input_dropout", "in [0, 1)")
-        _require(0 < self.topk_ratio <= 1, self, "topk_ratio", "in (0, 1]")
+        at_least(self, 1, *widths, "num_layers", "kernel_size")
+        at_most(self, 2**20, *widths)
+        at_most(self, 100, "num_layers")
+        at_most(self, 1000, "kernel_size")
+        require(self.kernel_size % 2 == 1, self, "kernel_size", "an odd number")
+        require(0 <= self.dropout < 1, self, "dropout", "in [0, 1)")
+        require(0 <= self.input_dropout < 1, self, "input_dropout", "in [0, 1)")
+        require(0 < self.topk_ratio <= 1, self, "topk_ratio", "in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,11 @@ class LossConfig:
     tau_diff: float = 0.1
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "frame", "mined_background", "separation", "affinity", "norm", "between", "teacher")
-        _require(0 < self.between_ratio <= 1, self, "between_ratio", "in (0, 1]")
-        _require(0 <= self.between_miss < 1, self, "between_miss", "in [0, 1)")
+        at_least(self, 0, "frame", "mined_background", "separation", "affinity", "norm", "between", "teacher")
+        require(0 < self.between_ratio <= 1, self, "between_ratio", "in (0, 1]")
+        require(0 <= self.between_miss < 1, self, "between_miss", "in [0, 1)")
         ratio = self.separation_topk_ratio
-        _require(ratio is None or 0 < ratio <= 1, self, "separation_topk_ratio", "in (0, 1]")
+        require(ratio is None or 0 < ratio <= 1, self, "separation_topk_ratio", "in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,12 @@ class TrainingConfig:
     kernel_per_gap: float | None = None
 
     def __post_init__(self) -> None:
-        _require((self.kernel_per_gap or 1) > 0, self, "kernel_per_gap", "positive")
-        _at_least(self, 1, "epochs", "batch_size", "min_epoch_steps", "stages", "checkpoint_every")
-        _at_most(self, 10, "stages")
-        _at_least(self, 0, "weight_decay", "seed")
-        _require(self.learning_rate > 0, self, "learning_rate", "positive")
-        _require(0 <= self.held_out < 1, self, "held_out", "in [0, 1)")
+        require((self.kernel_per_gap or 1) > 0, self, "kernel_per_gap", "positive")
+        at_least(self, 1, "epochs", "batch_size", "min_epoch_steps", "stages", "checkpoint_every")
+        at_most(self, 10, "stages")
+        at_least(self, 0, "weight_decay", "seed")
+        require(self.learning_rate > 0, self, "learning_rate", "positive")
+        require(0 <= self.held_out < 1, self, "held_out", "in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -228,16 +228,16 @@ class LocalizationConfig:
     nms_length_offset: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "upsample")
-        _at_least(self, 0, "smoothing", "outer", "gamma", "nms_length_offset", "class_threshold")
-        _at_most(self, 1000, "smoothing", "upsample", "outer")
-        _require(0 <= self.shrink < 0.5, self, "shrink", "in [0, 0.5)")
-        _require(0 < self.nms_threshold <= 1, self, "nms_threshold", "in (0, 1]")
-        _require(self.soft_nms_sigma is None or self.soft_nms_sigma > 0, self, "soft_nms_sigma", "positive")
+        at_least(self, 1, "upsample")
+        at_least(self, 0, "smoothing", "outer", "gamma", "nms_length_offset", "class_threshold")
+        at_most(self, 1000, "smoothing", "upsample", "outer")
+        require(0 <= self.shrink < 0.5, self, "shrink", "in [0, 0.5)")
+        require(0 < self.nms_threshold <= 1, self, "nms_threshold", "in (0, 1]")
+        require(self.soft_nms_sigma is None or self.soft_nms_sigma > 0, self, "soft_nms_sigma", "positive")
         for name in ("thresholds", "feature_thresholds"):
             grid = getattr(self, name)
-            _require(grid is None or (grid[2] > 0 and grid[1] > grid[0]), self, name, "first < end with a step > 0")
-            _require(grid is None or grid[1] - grid[0] <= 1000 * grid[2], self, name, "at most 1000 thresholds")
+            require(grid is None or (grid[2] > 0 and grid[1] > grid[0]), self, name, "first < end with a step > 0")
+            require(grid is None or grid[1] - grid[0] <= 1000 * grid[2], self, name, "at most 1000 thresholds")
 
 
 @dataclass(frozen=True)
@@ -352,24 +352,3 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 def _suggestion(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(set(known)))}"
-
-
-def _require(condition: bool, config: Any, name: str, what: str) -> None:
-    if not condition:
-        raise ConfigError(f"{type(config).__name__}.{name}: must be {what}, got {getattr(config, name)!r}")
-
-
-def _is_name(text: str) -> bool:
-    return 0 < len(text) <= 200 and not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
-
-
-def _at_least(config: Any, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value is None or value >= least, config, name, f"at least {least}")
-
-
-def _at_most(config: Any, most: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value is None or value <= most, config, name, f"at most {most}")
