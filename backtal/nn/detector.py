@@ -1,24 +1,23 @@
 """The detector (not part of the paper): features to segments whose edges are regressed at every time scale."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from backtal.data.features import TimeAxis
-from backtal.errors import ConfigError
+from backtal.errors import DataError
 from backtal.nn.cas import BackTALOutput, Points, frame_mask
 from backtal.nn.detection import decode, to_segments
+from backtal.nn.layers import feature_scale
 from backtal.nn.pretrained import LocalizationModel
 from backtal.nn.pyramid import PointHeads, Pyramid, points, reach
 from backtal.nn.snippets import share
-from backtal.nn.stream import CHUNK, blocks
 from backtal.segments.segments import Localization
 from backtal.settings.detector import DetectionConfig, DetectorConfig
 
 
-class DetectorModel(LocalizationModel):
+class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOutput]):
     """A temporal feature pyramid of affinity convolutions; at every point of it the classes and a segment's two edges.
 
     Args:
@@ -32,8 +31,6 @@ class DetectorModel(LocalizationModel):
     """
 
     architecture = "detector"
-    config: DetectorConfig
-    localization: DetectionConfig
     feature_mean: Tensor
     feature_scale: Tensor
 
@@ -45,9 +42,14 @@ class DetectorModel(LocalizationModel):
         self.register_buffer("feature_mean", torch.zeros(config.feature_dim))
         self.register_buffer("feature_scale", torch.ones(config.feature_dim))
 
+    def set_feature_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Standardise features by these ``[D]``; see `backtal.nn.layers.feature_scale`."""
+        self.feature_mean.copy_(mean)
+        self.feature_scale.copy_(feature_scale(deviation))
+
     @property
     def reach(self) -> int:
-        """Snippets on either side that what is said of a snippet depends on, a multiple of the highest stride."""
+        """Snippets on either side that a snippet's output depends on, rounded up to the highest stride."""
         top = self._top
         return -(-reach(self.config) // top) * top
 
@@ -93,7 +95,7 @@ class DetectorModel(LocalizationModel):
         maps, masks, embedding = self.pyramid(self.input_dropout(x.masked_fill(~real[:, None], 0.0)), mask)
         cas = (self.classifier(self.dropout(maps[0])) * mask)[..., :length]
         probability = cas.softmax(1)
-        scores = share(probability, real[:, None, :length]).clamp(min=1e-6).log()
+        scores = video_scores(cas, lengths)
         found = None
         if detect:
             classes, distances = self.heads(maps, masks)
@@ -104,15 +106,58 @@ class DetectorModel(LocalizationModel):
             scores, cas, foreground, embedding[..., :length], maps[0][..., :length], lengths, points=found
         )
 
+    def join(self, blocks: Iterable[tuple[BackTALOutput, slice]]) -> BackTALOutput:
+        """The class activations of a whole video, and those of its points that may become a segment.
 
-class PointSummary:
-    """What localization reads of a whole video: class activations, and the points worth keeping, chunk by chunk.
+        Raises:
+            DataError: if there is no block.
+        """
+        sequences, classes, distances, places, used = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor](), 0
+        for output, own in blocks:
+            found = output.points
+            assert found is not None
+            position = found.places[:, 0]
+            kept = found.real[0] & (position >= own.start) & (position < own.stop)
+            kept &= found.classes[0].sigmoid().amax(0) >= self.localization.min_score
+            sequences.append(output.cas[0, :, own].float().cpu())
+            classes.append(found.classes[0][:, kept].float().cpu())
+            distances.append(found.distances[0][:, kept].float().cpu())
+            places.append((found.places[kept] + found.places.new_tensor([used - own.start, 0])).float().cpu())
+            used += own.stop - own.start
+        if not used:
+            raise DataError("features: not one snippet")
+        cas = torch.cat(sequences, dim=1)[None]
+        place = torch.cat(places)
+        real = torch.ones(1, len(place), dtype=torch.bool)
+        together = Points(torch.cat(classes, dim=1)[None], torch.cat(distances, dim=1)[None], place, real)
+        nothing, lengths = cas.new_empty(1, 0, 0), torch.tensor([used])
+        return BackTALOutput(video_scores(cas, lengths), cas, nothing, nothing, nothing, lengths, points=together)
 
-    Attributes:
-        cas: ``[C+1, T]``.
-        classes: ``[C, N]`` probabilities at the points kept.
-        intervals: ``[N, 2]`` their segments, in snippets of the whole video.
-    """
+    def localize_output(
+        self, output: BackTALOutput, axes: Sequence[TimeAxis], video_ids: Sequence[str] | None = None
+    ) -> list[Localization]:
+        """The segments of every video of a batch, from its points; arguments as for `backtal.nn.localize`."""
+        ids = [str(index) for index in range(len(axes))] if video_ids is None else video_ids
+        found = output.points
+        assert found is not None
+        results = []
+        for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
+            real = found.real[index]
+            classes, distances = found.classes[index][:, real].sigmoid(), found.distances[index][:, real].T
+            position = found.places[real, :1]
+            intervals = torch.cat([position - distances[:, :1], position + distances[:, 1:]], dim=1)
+            decoded = decode(
+                classes.float().cpu().numpy(), intervals.float().cpu().numpy(), axis.length, self.localization
+            )
+            segments = to_segments(decoded, axis, self.config.labels)
+            results.append(Localization(video_id, axis.duration, tuple(segments)))
+        return results
 
-    def __init__(self, cas: Tensor, classes: np.ndarray, intervals: np.ndarray) -> None:
-        self.cas, self.classes, self.intervals = cas, classes, intervals
+    def frame_probabilities(self, output: BackTALOutput) -> Tensor:
+        """``[C+1, T]``: how probable each class, and last the background, is at each snippet of a batch of one."""
+        return output.cas[0].softmax(0)
+
+
+def video_scores(cas: Tensor, lengths: Tensor) -> Tensor:
+    """``[B, C+1]``: the log of each class's share of a video (`backtal.nn.snippets.share`), in place of eq. 1."""
+    return share(cas.softmax(1), frame_mask(lengths, cas.shape[-1])[:, None]).clamp(min=1e-6).log()

@@ -120,3 +120,13 @@ class ForegroundFilter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x [B, D, T]`` -> ``[B, 1, T]``."""
         return torch.sigmoid(self.conv_2(F.leaky_relu(self.conv_1(x), NEGATIVE_SLOPE)))
+
+
+def feature_scale(deviation: Tensor) -> Tensor:
+    """``[D]``: what standardised features are multiplied by.
+
+    A deviation below a twentieth of the average one counts as that, so that a channel that hardly varies in training is
+    not blown up in a new video.
+    """
+    floor = deviation.mean() / 20
+    return 1 / deviation.clamp(min=float(floor) or 1.0)
