@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -138,20 +139,27 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
     ) -> list[Localization]:
         """The segments of every video of a batch, from its points; arguments as for `backtal.nn.localize`."""
         ids = [str(index) for index in range(len(axes))] if video_ids is None else video_ids
-        found = output.points
-        assert found is not None
         results = []
         for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
-            real = found.real[index]
-            classes, distances = found.classes[index][:, real].sigmoid(), found.distances[index][:, real].T
-            position = found.places[real, :1]
-            intervals = torch.cat([position - distances[:, :1], position + distances[:, 1:]], dim=1)
-            decoded = decode(
-                classes.float().cpu().numpy(), intervals.float().cpu().numpy(), axis.length, self.localization
-            )
-            segments = to_segments(decoded, axis, self.config.labels)
+            segments = to_segments(self.detections(output, index, axis.length), axis, self.config.labels)
             results.append(Localization(video_id, axis.duration, tuple(segments)))
         return results
+
+    def detections(self, output: BackTALOutput, index: int, length: int) -> np.ndarray:
+        """``[n, 4]`` start, end, class and score of one video of a batch, as `backtal.nn.detection.decode` gives them.
+
+        Args:
+            output: of the network.
+            index: which video.
+            length: its snippets.
+        """
+        found = output.points
+        assert found is not None
+        real = found.real[index]
+        classes, distances = found.classes[index][:, real].sigmoid(), found.distances[index][:, real].T
+        position = found.places[real, :1]
+        intervals = torch.cat([position - distances[:, :1], position + distances[:, 1:]], dim=1)
+        return decode(classes.float().cpu().numpy(), intervals.float().cpu().numpy(), length, self.localization)
 
     def frame_probabilities(self, output: BackTALOutput) -> Tensor:
         """``[C+1, T]``: how probable each class, and last the background, is at each snippet of a batch of one."""

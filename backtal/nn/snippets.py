@@ -1,8 +1,8 @@
 """What labels of any kind say of snippets (not part of the paper): one loss term for each kind of knowledge.
 
-Classes are ``[B, C+1, T]`` with background last, ``labels`` is multi-hot ``[B, C]``, ``clicks`` is ``[B, T]``: the class
-of a known snippet, C for background, -1 where unknown; ``real`` is ``[B, T]``: False in padding. A term of which a batch
-knows nothing is 0, with its graph intact.
+Classes are ``[B, C+1, T]`` with background last, ``labels`` is multi-hot ``[B, C]``, ``clicks`` is ``[B, T]``: the
+class of a known snippet, C for background, -1 where unknown; ``real`` is ``[B, T]``: False in padding. A term of which
+a batch knows nothing is 0, with its graph intact.
 """
 
 import torch

@@ -140,7 +140,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Optimisation: Adam on shuffled batches.
+    """Optimisation on shuffled batches.
 
     Args:
         epochs: passes over the training videos.
@@ -148,7 +148,11 @@ class TrainingConfig:
         min_epoch_steps: with few videos, an epoch goes through them several times, until it has so many steps.
         learning_rate: of Adam.
         weight_decay: of Adam.
+        decoupled: decay weights beside Adam's step (AdamW), not as a part of the gradient.
         schedule: ``"constant"``, or ``"cosine"`` down to zero over the whole training.
+        warmup_epochs: over which the learning rate rises from zero.
+        clip_norm: greatest norm of a step's gradient; None for no bound.
+        averaging: decay of a running mean of the weights, which is what is kept; 0 keeps the last ones.
         stages: networks trained one after the other, each from scratch and taught by the one before; the last is kept.
         seed: of the initial weights, the order of the videos and dropout.
         checkpoint_every: epochs between two resumable checkpoints.
@@ -166,7 +170,11 @@ class TrainingConfig:
     min_epoch_steps: int = 1
     learning_rate: float = 1e-4
     weight_decay: float = 5e-4
+    decoupled: bool = False
     schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: int = 0
+    clip_norm: float | None = None
+    averaging: float = 0.0
     stages: int = 1
     seed: int = 0
     checkpoint_every: int = 10
@@ -180,7 +188,9 @@ class TrainingConfig:
         require((self.kernel_per_gap or 1) > 0, self, "kernel_per_gap", "positive")
         at_least(self, 1, "epochs", "batch_size", "min_epoch_steps", "stages", "checkpoint_every")
         at_most(self, 10, "stages")
-        at_least(self, 0, "weight_decay", "seed")
+        at_least(self, 0, "weight_decay", "seed", "warmup_epochs")
+        require(0 <= self.averaging < 1, self, "averaging", "in [0, 1)")
+        require((self.clip_norm or 1) > 0, self, "clip_norm", "positive")
         require(self.learning_rate > 0, self, "learning_rate", "positive")
         require(0 <= self.held_out < 1, self, "held_out", "in [0, 1)")
 
@@ -242,13 +252,22 @@ class LocalizationConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named set of all settings. `train` fills in the dataset's labels and feature dimension."""
+    """A named set of all settings. `train` fills in the dataset's labels and feature dimension.
+
+    Args:
+        name: of the recipe.
+        model: `ModelConfig` for the paper's network, `backtal.settings.DetectorConfig` for the detector.
+        loss: `LossConfig`, or `backtal.settings.DetectorLossConfig`.
+        training: optimisation.
+        localization: `LocalizationConfig`, or `backtal.settings.DetectionConfig`.
+        protocol: of the evaluation.
+    """
 
     name: str = "custom"
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    model: Any = field(default_factory=ModelConfig)
+    loss: Any = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    localization: LocalizationConfig = field(default_factory=LocalizationConfig)
+    localization: Any = field(default_factory=LocalizationConfig)
     protocol: str = "thumos14"
 
     def with_settings(self, settings: Sequence[str]) -> "Recipe":

@@ -10,6 +10,7 @@ from typing import Any
 
 from backtal.errors import ConfigError
 from backtal.settings.config import LocalizationConfig, LossConfig, ModelConfig, Recipe, TrainingConfig
+from backtal.settings.detector import DetectionConfig, DetectorConfig, DetectorLossConfig
 
 PROTOCOLS: dict[str, tuple[float, ...]] = {
     "thumos14": (0.3, 0.4, 0.5, 0.6, 0.7),
@@ -98,6 +99,27 @@ _BETWEEN_CLICKS = replace(
     training=replace(_COMPACT.training, stages=2),
 )
 
+_DETECTOR = Recipe(
+    name="detector",
+    model=DetectorConfig(),
+    loss=DetectorLossConfig(),
+    training=TrainingConfig(
+        epochs=20,
+        batch_size=8,
+        min_epoch_steps=15,
+        learning_rate=1e-3,
+        weight_decay=0.02,
+        decoupled=True,
+        schedule="cosine",
+        warmup_epochs=2,
+        clip_norm=1.0,
+        averaging=0.99,
+        stages=2,
+    ),
+    localization=DetectionConfig(),
+    protocol="beoid",
+)
+
 
 def _released(
     paper: Recipe, training: TrainingConfig, separation: float, topk: float, separation_topk: float | None
@@ -125,6 +147,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         _COMPACT,
         _BETWEEN_CLICKS,
+        _DETECTOR,
         _THUMOS14,
         _released(_THUMOS14, TrainingConfig(epochs=40, batch_size=16, learning_rate=1e-4), 0.5, 0.125, None),
         _ACTIVITYNET,

@@ -180,6 +180,11 @@ class TrainingSet(Dataset[Example]):
         track = self.clicks.get(self.videos[index].video_id)
         return [later - earlier for earlier, later in pairwise(track.times() if track else ())]
 
+    @property
+    def all_located(self) -> bool:
+        """Whether start and end of every video may be read."""
+        return len(self.located) == len(self)
+
     def __len__(self) -> int:
         return len(self.videos)
 
@@ -200,7 +205,8 @@ class TrainingSet(Dataset[Example]):
             return example._replace(clicks=classes, segments=segments)
         if self._taught is None:
             return example
-        return example._replace(**self._taught[index]._asdict())
+        told = self._taught[index]
+        return example._replace(taught=told.distribution, segments=told.segments, ignored=told.ignored)
 
     def taught_by(self, taught: Sequence[Taught]) -> "TrainingSet":
         """The same videos, each with what the stage before says of it; where start and end are known, that stands."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -19,10 +20,11 @@ from backtal.data.datasets import SHORTEST
 from backtal.data.features import check_length
 from backtal.errors import CheckpointError, ConfigError
 from backtal.files import atomic_path, progress, read_json, write_json
-from backtal.nn.beyond import ExtendedLoss, taught_distribution
-from backtal.nn.model import BackTALModel
+from backtal.nn.pretrained import LocalizationModel
 from backtal.settings.config import Recipe
-from backtal.training.examples import Batch, Example, TrainingSet, collate
+from backtal.settings.detector import DetectorConfig
+from backtal.training.examples import Batch, TrainingSet, collate
+from backtal.training.methods import method_of, on
 
 RECIPE_FILE, LOG_FILE, STATE_FILE = "recipe.json", "log.jsonl", "state.safetensors"
 
@@ -34,7 +36,7 @@ def fit(
     *,
     resume: bool = False,
     device: str | None = None,
-) -> BackTALModel:
+) -> LocalizationModel:
     """Train a model and write a checkpoint folder.
 
     `out` also gets ``recipe.json`` (all settings), ``log.jsonl`` (the loss terms of every epoch) and, while
@@ -60,14 +62,15 @@ def fit(
 
 def _fit(
     training_set: TrainingSet, recipe: Recipe, out: Path, resume: bool, device: str | None, of_stages: int
-) -> BackTALModel:
+) -> LocalizationModel:
     if (stages := recipe.training.stages) > 1:
         before = replace(recipe, training=replace(recipe.training, stages=stages - 1))
         teacher = _fit(training_set, before, out / f"stage{stages - 1}", resume, device, of_stages)
-        training_set = training_set.taught_by(lambda example: _taught(teacher, example))
+        with torch.no_grad():
+            training_set = training_set.taught_by(method_of(before, training_set).teach(teacher))
     accelerator = Accelerator(
         cpu=device == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not recipe.model.affinity)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     with torch.random.fork_rng():
         run = _Run(training_set, recipe, out, accelerator)
@@ -77,18 +80,6 @@ def _fit(
             if epoch % recipe.training.checkpoint_every == 0 or epoch == recipe.training.epochs:
                 run.save_state(epoch)
         return run.finish()
-
-
-@torch.no_grad()
-def _taught(teacher: BackTALModel, example: Example) -> Tensor:
-    batch = collate([example])
-    batch = _on(teacher.classifier.weight.device, batch)
-    output = teacher(batch.features, base_stream=True)
-    return taught_distribution(output, batch.labels, batch.clicks).cpu()
-
-
-def _on(device: torch.device, batch: Batch) -> Batch:
-    return Batch(*(None if tensor is None else tensor.to(device) for tensor in batch))  # type: ignore[arg-type]
 
 
 def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
@@ -101,20 +92,22 @@ def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
     Raises:
         DataError: if the shortest video has fewer snippets than one kernel spans.
     """
+    if isinstance(recipe.model, DetectorConfig):
+        stages = 1 if training_set.all_located else recipe.training.stages
+        recipe = replace(recipe, training=replace(recipe.training, stages=stages))
+        return replace(recipe, model=replace(recipe.model, **_read_from(training_set)))
     kernel_size, shortest = recipe.model.kernel_size, training_set.shortest
     gap = (recipe.training.kernel_per_gap or 0) * (training_set.click_gap or 0)
     check_length(training_set.shortest_id, shortest, min(SHORTEST, kernel_size) if gap else kernel_size)
     if gap:
         wanted = min(max(gap, SHORTEST), 15, shortest - 1)
         kernel_size = 2 * round((wanted - 1) / 2) + 1
-    model = replace(
-        recipe.model,
-        kernel_size=kernel_size,
-        labels=training_set.folder.labels,
-        feature_dim=training_set.feature_dim,
-        feature_spec=training_set.feature_spec,
-    )
-    return replace(recipe, model=model)
+    return replace(recipe, model=replace(recipe.model, kernel_size=kernel_size, **_read_from(training_set)))
+
+
+def _read_from(training_set: TrainingSet) -> dict[str, Any]:
+    names = {"labels": training_set.folder.labels, "feature_dim": training_set.feature_dim}
+    return names | {"feature_spec": training_set.feature_spec}
 
 
 class EpochOrder(Sampler[int]):
@@ -149,26 +142,27 @@ class _Run:
         stage = self.settings.stages
         # A later stage starts from weights of its own.
         torch.manual_seed(self.settings.seed if stage == 1 else _mix(self.settings.seed, -stage))
-        self.model = BackTALModel(recipe.model, recipe.localization)
-        if recipe.model.standardize:
-            self.model.set_feature_statistics(training_set.mean, training_set.deviation)
-        self.loss = ExtendedLoss(recipe.loss, recipe.model.topk_ratio)
+        self.method = method_of(recipe, training_set)
+        self.model = self.method.model()
         training, self.held_out = self._split()
         passes = math.ceil(self.settings.min_epoch_steps * self.settings.batch_size / len(training))
         self.order = EpochOrder(training, self.settings.seed, passes)
         loader = DataLoader(training_set, batch_size=self.settings.batch_size, sampler=self.order, collate_fn=collate)
-        optimizer = torch.optim.Adam(
+        kind = torch.optim.AdamW if self.settings.decoupled else torch.optim.Adam
+        optimizer = kind(
             self.model.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
         self.parallel, self.optimizer, self.loader = accelerator.prepare(self.model, optimizer, loader)
         if self.settings.compile:
             self.parallel.compile(dynamic=True)
         self.first_epoch, self.best, self.best_loss = 1, dict[str, Tensor](), math.inf
+        self.average = self._weights() if self.settings.averaging else {}
         self.log: list[str] = []
 
     def _split(self) -> tuple[list[int], list[int]]:
         """Indices to train on, and those held out; the same for every seed."""
-        order = torch.randperm(len(self.training_set), generator=torch.Generator().manual_seed(0)).tolist()
+        count = len(self.training_set) if self.settings.stages > 1 else self.training_set.known
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
         count = round(len(order) * self.settings.held_out)
         if self.settings.held_out and not 0 < count < len(order):
             raise ConfigError(f"held_out={self.settings.held_out} of {len(order)} training videos leaves a part empty")
@@ -227,7 +221,10 @@ class _Run:
             terms = self._terms(batch)
             self.optimizer.zero_grad()
             self.accelerator.backward(terms["total"])
+            if self.settings.clip_norm is not None:
+                self.accelerator.clip_grad_norm_(self.parallel.parameters(), self.settings.clip_norm)
             self.optimizer.step()
+            self._update_average((epoch - 1) * len(self.loader) + step)
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
         entry = {"epoch": epoch, **{name: float(value) / len(self.loader) for name, value in sums.items()}}
@@ -237,7 +234,7 @@ class _Run:
             entry["held_out"] = self._held_out_loss()
             if entry["held_out"] < self.best_loss:
                 self.best_loss = entry["held_out"]
-                self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+                self.best = dict(self.average) or self._weights()
         entry["seconds"] = round(time.monotonic() - began, 3)
         self.log.append(json.dumps(entry))
         if self.accelerator.is_main_process:
@@ -245,17 +242,30 @@ class _Run:
                 file.write(self.log[-1] + "\n")
 
     def _learning_rate(self, epochs_done: float) -> float:
-        if self.settings.schedule == "constant":
-            return self.settings.learning_rate
-        return self.settings.learning_rate * (1 + math.cos(math.pi * epochs_done / self.settings.epochs)) / 2
+        settings = self.settings
+        rate = settings.learning_rate * min(
+            1.0, (epochs_done + 1 / len(self.loader)) / (settings.warmup_epochs or 1e-9)
+        )
+        if settings.schedule == "constant":
+            return rate
+        return rate * (1 + math.cos(math.pi * epochs_done / settings.epochs)) / 2
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _update_average(self, step: int) -> None:
+        """The running mean of the weights; it forgets its start faster than its decay says."""
+        if not self.average:
+            return
+        decay = min(self.settings.averaging, (2 + step) / (11 + step))
+        for name, value in self.model.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay)
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         half = self.settings.precision == "bfloat16"
         with torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=half):
-            output = self.parallel(batch.features, batch.lengths, base_stream=True)
-        if half:
-            output = type(output)(*(t.float() if t.is_floating_point() else t for t in output))
-        return self.loss(output, batch.labels, batch.clicks, batch.taught)
+            output = self.method.run(self.parallel, batch)
+        return self.method.terms(_in_float32(output) if half else output, batch)
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
@@ -263,9 +273,8 @@ class _Run:
         self.model.eval()
         device, losses = self.accelerator.device, []
         for index in self.held_out:
-            batch = _on(device, collate([self.training_set[index]]))
-            output = self.model(batch.features, batch.lengths, base_stream=True)
-            losses.append(float(self.loss(output, batch.labels, batch.clicks, batch.taught)["total"]))
+            batch = on(device, collate([self.training_set[index]]))
+            losses.append(float(self.method.terms(self.method.run(self.model, batch), batch)["total"]))
         return sum(losses) / len(losses)
 
     def save_state(self, epoch: int) -> None:
@@ -274,6 +283,7 @@ class _Run:
             return
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
         metadata = {"epoch": str(epoch), "best_loss": repr(self.best_loss), "log": "\n".join(self.log)}
@@ -283,7 +293,7 @@ class _Run:
     def _load_state(self) -> None:
         path = self.out / STATE_FILE
         if path.exists():
-            parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
+            parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "adam": {}}
             try:
                 with safe_open(path, framework="pt") as file:
                     metadata = file.metadata()
@@ -301,19 +311,20 @@ class _Run:
                 moments.setdefault(int(index), {})[name] = same_strides
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
             self.best, self.best_loss = parts["best"], float(metadata["best_loss"])
+            self.average = {name: value.to(self.accelerator.device) for name, value in parts["average"].items()}
             self.first_epoch, self.log = int(metadata["epoch"]) + 1, metadata["log"].splitlines()
         elif self._is_finished():
             self.first_epoch = self.settings.epochs + 1
-            self.model.load_state_dict(BackTALModel.from_pretrained(self.out).state_dict())
+            self.model.load_state_dict(LocalizationModel.from_pretrained(self.out).state_dict())
             return
         if self.accelerator.is_main_process:
             with atomic_path(self.out / LOG_FILE) as temporary:
                 temporary.write_text("".join(line + "\n" for line in self.log), encoding="utf-8")
 
-    def finish(self) -> BackTALModel:
+    def finish(self) -> LocalizationModel:
         """Write the checkpoint and drop the training state."""
-        if self.best:
-            self.model.load_state_dict(self.best)
+        if kept := self.best or self.average:
+            self.model.load_state_dict(kept)
         if self.accelerator.is_main_process:
             self.model.save_pretrained(self.out)
             (self.out / STATE_FILE).unlink(missing_ok=True)
@@ -321,6 +332,13 @@ class _Run:
         # Where accelerate was told of mixed precision, it had wrapped `forward`.
         self.accelerator.unwrap_model(self.parallel, keep_fp32_wrapper=False)
         return self.model.eval()
+
+
+def _in_float32(output: Any) -> Any:
+    """The output with its tensors, nested ones too, in float32."""
+    if isinstance(output, Tensor):
+        return output.float() if output.is_floating_point() else output
+    return output if output is None else type(output)(*map(_in_float32, output))
 
 
 def _differences(found: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
