@@ -1,12 +1,21 @@
 """Export a network as a graph that runs without backtal: ONNX, or PyTorch's own ``torch.export`` form.
 
 The graph takes ``features [B, D, T]`` (float32, not standardised: the graph does that) and ``lengths [B]`` (int64, the
-frames of each video; T where all fill it) for any batch size and any T of at least the kernel size, and returns
+frames of each video; T where all fill it) for any batch size and any T of at least the kernel size (of a detector: any
+multiple of the highest stride, 16 for five levels, from twice that on; pad with anything), and returns
 
 - ``scores [B, C+1]``: video-level scores before softmax (eq. 1),
 - ``cas [B, C+1, T]``: class activation sequence before softmax, background last, zero beyond a video's length,
+
+and for the paper's network
+
 - ``foreground [B, 1, T]``: weights in [0, 1],
-- ``magnitude [B, 1, T]``: norm of the first layer's activations, which the released systems' localization reads.
+- ``magnitude [B, 1, T]``: norm of the first layer's activations, which the released systems' localization reads,
+
+for the detector, at its N points (1.94 T for five levels and T a multiple of 16),
+
+- ``classes [B, C, N]``: probability of each class, 0 beyond a video's length,
+- ``intervals [B, N, 2]``: start and end of the segment around each point, in snippets.
 
 Reading features, rescaling them to a fixed `temporal_length` and turning the sequence into segments are not part of the
 graph; what they need (labels, feature spec, settings) is stored with it as JSON.
@@ -18,7 +27,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -29,27 +38,25 @@ from torch import Tensor, nn
 
 from backtal.errors import ConfigError
 from backtal.files import atomic_path
-from backtal.nn.model import BackTALModel, require_backtal
 from backtal.nn.pretrained import LocalizationModel
 
 FORMATS = ("onnx", "torch")
-INPUTS, OUTPUTS = ("features", "lengths"), ("scores", "cas", "foreground", "magnitude")
+INPUTS = ("features", "lengths")
 METADATA = "backtal"
 
 
 class Graph(nn.Module):
-    """What is exported: the network in evaluation mode on the CPU, with four outputs."""
+    """What is exported: the network in evaluation mode on the CPU, returning tensors alone."""
 
-    def __init__(self, model: BackTALModel) -> None:
+    def __init__(self, model: LocalizationModel) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval()
         for parameter in self.model.parameters():
             parameter.data = parameter.data.contiguous()
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``[B, D, T]``, ``[B]`` -> scores, cas, foreground, magnitude."""
-        output = self.model(features, lengths, base_stream=False)
-        return output.scores, output.cas, output.foreground, output.first_layer.norm(dim=1, keepdim=True)
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        """``[B, D, T]``, ``[B]`` -> the model's `exports`."""
+        return self.model.exported(self.model(features, lengths))
 
 
 class Exported(NamedTuple):
@@ -69,12 +76,12 @@ def export(model: LocalizationModel, path: str | Path, format: str = "onnx", *, 
         check: random shapes to compare on; 0 for none.
 
     Raises:
-        ConfigError: for an unknown format, or if the model is not the paper's network.
+        ConfigError: for an unknown format.
         ImportError: if onnx, onnxscript or onnxruntime are not installed.
 
     Example:
         >>> import tempfile
-        >>> from backtal import ModelConfig
+        >>> from backtal import BackTALModel, ModelConfig
         >>> model = BackTALModel(ModelConfig(feature_dim=8, labels=("jump", "run"), hidden_dim=8))
         >>> export(model, Path(tempfile.mkdtemp()) / "model.pt2", "torch").difference < 1e-4
         True
@@ -84,11 +91,12 @@ def export(model: LocalizationModel, path: str | Path, format: str = "onnx", *, 
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if format == "onnx" and missing:
         raise ImportError(f'ONNX export needs {", ".join(missing)}: pip install "backtal[export]"')
-    path, graph = Path(path), Graph(require_backtal(model, "an exported graph"))
-    metadata = json.dumps({"model": asdict(model.config), "localization": asdict(model.localization)})
+    path, graph = Path(path), Graph(model)
+    described = {"architecture": model.architecture, "model": asdict(model.config)}
+    metadata = json.dumps(described | {"localization": asdict(model.localization)})
     with atomic_path(path) as temporary:
         if format == "onnx":
-            _write_onnx(_program(graph), temporary, metadata)
+            _write_onnx(_program(graph), temporary, metadata, model.exports)
         else:
             buffer = io.BytesIO()
             torch.export.save(_program(graph), buffer, extra_files={METADATA: metadata})
@@ -99,13 +107,16 @@ def export(model: LocalizationModel, path: str | Path, format: str = "onnx", *, 
 
 def _program(graph: Graph) -> torch.export.ExportedProgram:
     config = graph.model.config
-    length = config.kernel_size + 20
-    sizes = {0: torch.export.Dim("batch", min=1), 2: torch.export.Dim("length", min=config.kernel_size)}
+    model, multiple = graph.model, graph.model.multiple
+    # Divided into blocks, the length of a batch is known to be a multiple; a small one would be taken for a constant.
+    length = multiple * 5 if multiple > 1 else model.shortest + 20
+    blocks = torch.export.Dim("blocks", min=2) if multiple > 1 else torch.export.Dim("length", min=model.shortest)
+    sizes = {0: torch.export.Dim("batch", min=1), 2: multiple * blocks if multiple > 1 else blocks}
     example = (torch.zeros(2, config.feature_dim, length), torch.tensor([length, length - 3]))
     return torch.export.export(graph, example, dynamic_shapes=(sizes, {0: sizes[0]}))
 
 
-def _write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: str) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: str, names: Sequence[str]) -> None:
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
@@ -114,7 +125,7 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: str
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
             exported = torch.onnx.export(
-                program, dynamo=True, input_names=INPUTS, output_names=OUTPUTS, verbose=False, optimize=True
+                program, dynamo=True, input_names=INPUTS, output_names=names, verbose=False, optimize=True
             )
             assert exported is not None
             exported.model.metadata_props[METADATA] = metadata
@@ -127,7 +138,7 @@ Runner = Callable[[np.ndarray, np.ndarray], list[np.ndarray]]
 
 
 def open_onnx(path: str | Path) -> Runner:
-    """A function ``(features, lengths) -> [scores, cas, foreground, magnitude]`` that runs an ONNX file.
+    """A function ``(features, lengths) -> [...]``, the model's `exports`, that runs an ONNX file.
 
     Raises:
         ImportError: if onnxruntime is not installed.
@@ -145,7 +156,7 @@ def open_onnx(path: str | Path) -> Runner:
 
 
 def open_torch(path: str | Path) -> Runner:
-    """A function ``(features, lengths) -> [scores, cas, foreground, magnitude]`` that runs a ``.pt2`` file."""
+    """A function ``(features, lengths) -> [...]``, the model's `exports`, that runs a ``.pt2`` file."""
     module = torch.export.load(path).module()
 
     def run(features: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
@@ -158,7 +169,9 @@ def open_torch(path: str | Path) -> Runner:
 def _difference(graph: Graph, run: Runner, seed: int) -> float:
     """Greatest absolute difference on a random batch of videos."""
     rng, config = np.random.default_rng(seed), graph.model.config
-    batch, length = int(rng.integers(1, 5)), int(rng.integers(config.kernel_size, 300))
+    model = graph.model
+    batch, length = int(rng.integers(1, 5)), int(rng.integers(max(model.shortest, 2 * model.multiple), 300))
+    length = length // model.multiple * model.multiple
     features = rng.standard_normal((batch, config.feature_dim, length)).astype(np.float32)
     lengths = rng.integers(1, length + 1, batch)
     with torch.inference_mode():

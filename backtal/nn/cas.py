@@ -1,7 +1,7 @@
 """The class activation sequence (CAS): what the network returns, and how frames are pooled (eq. 1)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -116,6 +116,12 @@ def join_outputs(blocks: Iterable[tuple[BackTALOutput, slice]], topk_ratio: floa
     cas, magnitude, lengths = kept[None, :-1, :used], kept[None, -1:, :used], torch.tensor([used])
     nothing = kept.new_empty(1, 0, 0)
     return BackTALOutput(topk_mean(cas, lengths, topk_ratio), cas, nothing, nothing, magnitude, lengths)
+
+
+def mean_probability(activations: Sequence[Tensor]) -> Tensor:
+    """Log of the mean of several softmaxes over the classes, ``[B, C+1, ...]`` each."""
+    together = torch.stack([a.float().log_softmax(1) for a in activations]).logsumexp(0)
+    return together - torch.tensor(len(activations)).log()
 
 
 def smooth(x: Tensor, deviation: float) -> Tensor:

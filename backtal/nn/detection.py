@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backtal.data.features import TimeAxis
-from backtal.nn.cas import Points
-from backtal.segments.segments import Segment, nms, soft_nms
+from backtal.errors import ConfigError
+from backtal.nn.cas import BackTALOutput, Points
+from backtal.segments.segments import Localization, Segment, nms, soft_nms
 from backtal.settings.detector import DetectionConfig
 
 FOCUS, BALANCE = 2.0, 0.25  # gamma and alpha of the focal loss, as published
@@ -128,6 +129,40 @@ def decode(classes: np.ndarray, intervals: np.ndarray, length: int, config: Dete
         found.append(np.column_stack([intervals[chosen][kept], np.full(len(kept), index), final]))
     together = np.concatenate(found)
     return together[np.argsort(-together[:, 3], kind="stable")]
+
+
+def intervals(points: Points) -> Tensor:
+    """``[B, N, 2]``: start and end of the segment around each point."""
+    position = points.places[:, 0]
+    return torch.stack([position - points.distances[:, 0], position + points.distances[:, 1]], dim=2)
+
+
+def detections(points: Points, index: int, length: int, config: DetectionConfig) -> np.ndarray:
+    """``[n, 4]`` start, end, class and score of video `index` of a batch, `length` snippets long; see `decode`."""
+    real = points.real[index]
+    classes, found = points.classes[index][:, real].sigmoid(), intervals(points)[index][real]
+    return decode(classes.float().cpu().numpy(), found.float().cpu().numpy(), length, config)
+
+
+def localize_points(
+    output: BackTALOutput,
+    axes: Sequence[TimeAxis],
+    labels: Sequence[str],
+    config: DetectionConfig,
+    video_ids: Sequence[str] | None = None,
+) -> list[Localization]:
+    """The segments of every video of a batch, from the detector's points; arguments as for `backtal.nn.localize`.
+
+    Raises:
+        ConfigError: if the output is not the detector's.
+    """
+    if output.points is None:
+        raise ConfigError("DetectionConfig reads the points of a detector; this output has none")
+    ids, results = [str(i) for i in range(len(axes))] if video_ids is None else video_ids, []
+    for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
+        segments = to_segments(detections(output.points, index, axis.length, config), axis, labels)
+        results.append(Localization(video_id, axis.duration, tuple(segments)))
+    return results
 
 
 def to_segments(found: np.ndarray, axis: TimeAxis, labels: Sequence[str]) -> list[Segment]:

@@ -1,15 +1,15 @@
 """The detector (not part of the paper): features to segments whose edges are regressed at every time scale."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from backtal.data.features import TimeAxis
 from backtal.errors import DataError
-from backtal.nn.cas import BackTALOutput, Points, frame_mask
-from backtal.nn.detection import decode, to_segments
+from backtal.nn.cas import BackTALOutput, Points, frame_mask, mean_probability
+from backtal.nn.detection import intervals, localize_points
 from backtal.nn.layers import feature_scale
 from backtal.nn.pretrained import LocalizationModel
 from backtal.nn.pyramid import PointHeads, Pyramid, points, reach
@@ -60,6 +60,11 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
         return 1
 
     @property
+    def multiple(self) -> int:
+        """An exported graph takes numbers of snippets that are a multiple of the highest stride."""
+        return self._top
+
+    @property
     def _top(self) -> int:
         return 2 ** (self.config.levels - 1)
 
@@ -88,7 +93,8 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
         batch, _, length = features.shape
         if lengths is None:
             lengths = torch.full((batch,), length, device=features.device)
-        padded = (length + self._top - 1) // self._top * self._top
+        # An exported graph takes lengths that need no padding: see `multiple`.
+        padded = length if torch.compiler.is_exporting() else (length + self._top - 1) // self._top * self._top
         real = frame_mask(lengths, padded)
         mask = real[:, None].to(features.dtype)
         x = (features - self.feature_mean[:, None]) * self.feature_scale[:, None]
@@ -138,28 +144,34 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
         self, output: BackTALOutput, axes: Sequence[TimeAxis], video_ids: Sequence[str] | None = None
     ) -> list[Localization]:
         """The segments of every video of a batch, from its points; arguments as for `backtal.nn.localize`."""
-        ids = [str(index) for index in range(len(axes))] if video_ids is None else video_ids
-        results = []
-        for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
-            segments = to_segments(self.detections(output, index, axis.length), axis, self.config.labels)
-            results.append(Localization(video_id, axis.duration, tuple(segments)))
-        return results
+        return localize_points(output, axes, self.config.labels, self.localization, video_ids)
 
-    def detections(self, output: BackTALOutput, index: int, length: int) -> np.ndarray:
-        """``[n, 4]`` start, end, class and score of one video of a batch, as `backtal.nn.detection.decode` gives them.
+    @property
+    def grid(self) -> tuple[Any, ...]:
+        """Detectors are combined point by point."""
+        return self.architecture, self.config.levels
 
-        Args:
-            output: of the network.
-            index: which video.
-            length: its snippets.
-        """
-        found = output.points
-        assert found is not None
-        real = found.real[index]
-        classes, distances = found.classes[index][:, real].sigmoid(), found.distances[index][:, real].T
-        position = found.places[real, :1]
-        intervals = torch.cat([position - distances[:, :1], position + distances[:, 1:]], dim=1)
-        return decode(classes.float().cpu().numpy(), intervals.float().cpu().numpy(), length, self.localization)
+    def combine(self, outputs: Sequence[BackTALOutput]) -> BackTALOutput:
+        """The mean class probabilities of several detectors, per snippet and point, and the mean edges at each."""
+        found = [output.points for output in outputs if output.points is not None]
+        classes = torch.stack([points.classes.float().sigmoid() for points in found]).mean(0).logit(eps=1e-6)
+        distances = torch.stack([points.distances.float() for points in found]).mean(0)
+        return outputs[0]._replace(
+            cas=mean_probability([output.cas for output in outputs]),
+            scores=mean_probability([output.scores for output in outputs]),
+            points=found[0]._replace(classes=classes, distances=distances),
+        )
+
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """Names of the tensors that `exported` returns."""
+        return "scores", "cas", "classes", "intervals"
+
+    def exported(self, output: BackTALOutput) -> tuple[Tensor, ...]:
+        """What an exported graph returns of an output."""
+        assert output.points is not None
+        classes = output.points.classes.sigmoid() * output.points.real[:, None]
+        return output.scores, output.cas, classes, intervals(output.points)
 
     def frame_probabilities(self, output: BackTALOutput) -> Tensor:
         """``[C+1, T]``: how probable each class, and last the background, is at each snippet of a batch of one."""

@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from backtal.data.features import VideoFeatures
 from backtal.errors import ConfigError
-from backtal.nn.localize import localize
-from backtal.nn.model import require_backtal
 from backtal.nn.pretrained import LocalizationModel
 from backtal.segments.segments import Localization
 
@@ -51,31 +48,19 @@ def localize_together(
         raise ConfigError("an ensemble needs at least one model")
     if len(models) == 1:
         return models[0].localize(video, ignore_spec=ignore_spec, extractor=extractor, **options)
-    networks = [require_backtal(model, "an ensemble") for model in models]
-    first, settings = networks[0].config, networks[0].localization
-    if settings.frame_scores != "softmax" or settings.feature_thresholds is not None:
-        raise ConfigError("an ensemble averages probabilities: LocalizationConfig.frame_scores must be 'softmax'")
-    for model in networks[1:]:
+    first = models[0]
+    for model in models[1:]:
         for field in ("labels", "temporal_length"):
-            a, b = getattr(first, field), getattr(model.config, field)
+            a, b = getattr(first.config, field), getattr(model.config, field)
             if a != b:
                 raise ConfigError(f"the models of an ensemble differ in {field}: {a} and {b}")
+        if model.grid != first.grid:
+            raise ConfigError(f"the models of an ensemble differ in what they predict: {first.grid} and {model.grid}")
     if not isinstance(video, VideoFeatures):
         from backtal.video import extract_file, is_video
 
         if is_video(video):
             video = extract_file(video, extractor or models[0].extractor(), **options)
-    video = models[0].prepare(video, ignore_spec=ignore_spec)
-    outputs = [model.run(video, ignore_spec=ignore_spec) for model in networks]
-    together = outputs[0]._replace(
-        cas=_mean_probability([output.cas for output in outputs]),
-        scores=_mean_probability([output.scores for output in outputs]),
-    )
-    return localize(together, [video.axis], first.labels, settings, [video.video_id])[0]
-
-
-def _mean_probability(activations: Sequence[Tensor]) -> Tensor:
-    """Log of the mean of the softmax over the classes."""
-    return (
-        torch.stack([a.float().log_softmax(1) for a in activations]).logsumexp(0) - torch.tensor(len(activations)).log()
-    )
+    video = first.prepare(video, ignore_spec=ignore_spec)
+    together = first.combine([model.run(video, ignore_spec=ignore_spec) for model in models])
+    return first.localize_output(together, [video.axis], [video.video_id])[0]

@@ -6,15 +6,17 @@ import numpy as np
 
 from backtal.data.features import TimeAxis
 from backtal.nn.cas import BackTALOutput, smooth
+from backtal.nn.detection import localize_points
 from backtal.segments.segments import Localization, Segment, nms, soft_nms
 from backtal.settings.config import LocalizationConfig
+from backtal.settings.detector import DetectionConfig
 
 
 def localize(
     output: BackTALOutput,
     axes: Sequence[TimeAxis],
     labels: Sequence[str],
-    config: LocalizationConfig | None = None,
+    config: LocalizationConfig | DetectionConfig | None = None,
     video_ids: Sequence[str] | None = None,
 ) -> list[Localization]:
     """Find the segments of every video of a batch.
@@ -23,12 +25,15 @@ def localize(
         output: of the model.
         axes: one time axis per video; its length must be the video's in `output`.
         labels: names of the C classes.
-        config: settings; the defaults suit videos with several classes.
+        config: settings; the defaults suit videos with several classes. With a `DetectionConfig`, the segments are
+            those at the points of a detector.
         video_ids: names for the results; the index in the batch where None.
 
     Returns:
         One `Localization` per video, its segments by descending score.
     """
+    if isinstance(config, DetectionConfig):
+        return localize_points(output, axes, labels, config, video_ids)
     config = config or LocalizationConfig()
     ids = [str(index) for index in range(len(axes))] if video_ids is None else video_ids
     probabilities = output.scores.detach().float().softmax(1)[:, :-1].cpu().numpy()

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from backtal.data.features import TimeAxis
 from backtal.errors import ConfigError
-from backtal.nn.cas import BackTALOutput, frame_mask, join_outputs, smooth, topk_mean
+from backtal.nn.cas import BackTALOutput, frame_mask, join_outputs, mean_probability, smooth, topk_mean
 from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.nn.localize import localize
 from backtal.nn.pretrained import LocalizationModel
@@ -140,17 +140,28 @@ class BackTALModel(LocalizationModel[ModelConfig, LocalizationConfig, BackTALOut
         """See `backtal.nn.localize`."""
         return localize(output, axes, self.config.labels, self.localization, video_ids)
 
+    def combine(self, outputs: Sequence[BackTALOutput]) -> BackTALOutput:
+        """The mean class probabilities of several networks, per frame and per video.
+
+        Raises:
+            ConfigError: if `self.localization` reads anything else than probabilities.
+        """
+        if self.localization.frame_scores != "softmax" or self.localization.feature_thresholds is not None:
+            raise ConfigError("an ensemble averages probabilities: LocalizationConfig.frame_scores must be 'softmax'")
+        return outputs[0]._replace(
+            cas=mean_probability([output.cas for output in outputs]),
+            scores=mean_probability([output.scores for output in outputs]),
+        )
+
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """Names of the tensors that `exported` returns."""
+        return "scores", "cas", "foreground", "magnitude"
+
+    def exported(self, output: BackTALOutput) -> tuple[Tensor, ...]:
+        """What an exported graph returns of an output."""
+        return output.scores, output.cas, output.foreground, output.first_layer.norm(dim=1, keepdim=True)
+
     def frame_probabilities(self, output: BackTALOutput) -> Tensor:
         """See `LocalizationModel.frame_probabilities`."""
         return smooth(output.cas[0].float(), self.localization.smoothing).softmax(0)
-
-
-def require_backtal(model: LocalizationModel, what: str) -> BackTALModel:
-    """The model, if it is the paper's network.
-
-    Raises:
-        ConfigError: if it is another architecture, of which `what` cannot be had.
-    """
-    if isinstance(model, BackTALModel):
-        return model
-    raise ConfigError(f"{what} needs a network of the architecture 'backtal', this one is {model.architecture!r}")

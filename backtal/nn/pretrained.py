@@ -97,6 +97,33 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
     def frame_probabilities(self, output: Output) -> Tensor:
         """``[C+1, T]``: how probable each class, and last the background, is at each snippet of a batch of one."""
 
+    @property
+    def grid(self) -> tuple[Any, ...]:
+        """What has to be equal for the outputs of two networks to be combined, beside their labels."""
+        return (self.architecture,)
+
+    @abstractmethod
+    def combine(self, outputs: Sequence[Output]) -> Output:
+        """The mean opinion of several networks of this architecture on the same batch, as `localize_output` reads it.
+
+        Raises:
+            ConfigError: if `self.localization` cannot read a mean.
+        """
+
+    @property
+    @abstractmethod
+    def exports(self) -> tuple[str, ...]:
+        """Names of the tensors that `exported` returns."""
+
+    @property
+    def multiple(self) -> int:
+        """What the length of a padded batch must be a multiple of, in an exported graph."""
+        return 1
+
+    @abstractmethod
+    def exported(self, output: Output) -> tuple[Tensor, ...]:
+        """What an exported graph returns of an output: tensors, in the order of `exports`."""
+
     def prepare(self, video: VideoFeatures | str | Path, *, ignore_spec: Collection[str] = ()) -> VideoFeatures:
         """Read, check and rescale the features of a video as this network needs them; arguments as in `localize`.
 

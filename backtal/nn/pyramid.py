@@ -66,13 +66,23 @@ class Pyramid(nn.Module):
             x = block(x, affinity, mask)
         maps, masks = [x], [mask]
         for block in self.up:
-            mask, compared = F.max_pool1d(mask, 2), F.avg_pool1d(compared, 2)
-            x = block(F.max_pool1d(x, 2) * mask, local_affinity(compared, self.config.kernel_size), mask)
+            mask, compared = halved(mask), F.avg_pool1d(compared, 2)
+            x = block(halved(x) * mask, local_affinity(compared, self.config.kernel_size), mask)
             maps.append(x)
             masks.append(mask)
         for level in reversed(range(len(self.down))):
-            maps[level] = maps[level] + self.down[level](maps[level + 1]).repeat_interleave(2, dim=2) * masks[level]
+            maps[level] = maps[level] + doubled(self.down[level](maps[level + 1])) * masks[level]
         return [self.norm(m) * mask for m, mask in zip(maps, masks, strict=True)], masks, embedding
+
+
+def halved(x: Tensor) -> Tensor:
+    """The maximum of every two snippets; as ``F.max_pool1d``, which an exported graph would tie to one length."""
+    return x.unflatten(2, (-1, 2)).amax(3)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Every snippet twice."""
+    return x[..., None].expand(-1, -1, -1, 2).flatten(2)
 
 
 class Tower(nn.Module):

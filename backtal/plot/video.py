@@ -7,7 +7,6 @@ from backtal.clicks.clicks import ClickTrack
 from backtal.data.annotations import Video
 from backtal.data.datasets import VideoDataset
 from backtal.data.features import VideoFeatures
-from backtal.nn.model import require_backtal
 from backtal.nn.pretrained import LocalizationModel
 from backtal.ops import local_affinity
 from backtal.plot.affinity import affinity_mask
@@ -77,7 +76,7 @@ def timeline_of_features(
         DataError: if the features do not fit a model.
         ConfigError: if a model is not the paper's network.
     """
-    outputs = {name: require_backtal(model, "this picture").run(features) for name, model in models.items()}
+    outputs = {name: model.run(features) for name, model in models.items()}
     found = found or {name: model.localize(features) for name, model in models.items()}
     return timeline(
         truth,
@@ -112,7 +111,6 @@ def affinity_of_video(
         neighbours: how many frames to compare with, odd; 31 where None, which is more than the network itself uses.
         title: heading; the video's name where None.
     """
-    model = require_backtal(model, "a picture of affinities")
     features = model.prepare(dataset.features(video))
     affinity = local_affinity(model.run(features).embedding, neighbours or 31)[0].cpu()
     heading = (

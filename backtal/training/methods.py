@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from backtal.nn.beyond import ExtendedLoss, taught_distribution
+from backtal.nn.detection import detections as found_in
 from backtal.nn.detector import DetectorModel
 from backtal.nn.detector_loss import DetectorLoss
 from backtal.nn.model import BackTALModel
@@ -97,7 +98,7 @@ class DetectorMethod:
             output = self.run(teacher, on(device, collate([example])))
             opinions.append(Opinion(output.cas[0].float().cpu(), pad_labels(example.labels[None])[0], example.clicks))
             if self._detects:
-                detections.append(teacher.detections(output, 0, len(example.clicks)))
+                detections.append(found_in(output.points, 0, len(example.clicks), teacher.localization))
         return teach(opinions, detections or None)
 
 

@@ -20,9 +20,10 @@ from backtal.errors import ConfigError, DataError
 from backtal.files import progress
 from backtal.nn.cas import BackTALOutput
 from backtal.nn.localize import localize
-from backtal.nn.model import BackTALModel
+from backtal.nn.pretrained import LocalizationModel
 from backtal.segments.segments import Localization
 from backtal.settings.config import LocalizationConfig, Recipe
+from backtal.settings.detector import DetectionConfig, DetectorConfig
 from backtal.training.examples import TrainingSet
 from backtal.training.train import fit, for_dataset
 
@@ -35,6 +36,9 @@ class HeldOut(NamedTuple):
     axis: TimeAxis
     labels: frozenset[str]
     clicks: ClickTrack
+
+
+Settings = LocalizationConfig | DetectionConfig
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ def tune(
     training_set = TrainingSet(dataset, subset, clicks, recipe.model, allow_unclicked=allow)
     own = for_dataset(recipe, training_set).model.kernel_size
     recipe = _with_kernel(recipe, own)
+    if kernel_sizes is None and isinstance(recipe.model, DetectorConfig):
+        kernel_sizes = ()  # its levels see every scale
     if kernel_sizes is None:
         kernel_sizes = [size for size in (own // 4 * 2 + 1, own * 2 - 1) if size <= training_set.shortest]
     one_stage = replace(recipe, training=replace(recipe.training, stages=1))
@@ -156,7 +162,7 @@ def tune(
     recipe = _with_kernel(recipe, max(better, key=better.__getitem__, default=own))
     parts = held_out(dataset, subset, clicks, recipe, out, folds)
 
-    def agreements(config: LocalizationConfig) -> list[float]:
+    def agreements(config: Settings) -> list[float]:
         return [agreement(part, dataset.labels, config) for part in parts]
 
     study = optuna.create_study(
@@ -186,8 +192,10 @@ def _with_kernel(recipe: Recipe, kernel_size: int) -> Recipe:
     return replace(recipe, model=model, training=training)
 
 
-def suggest(trial: Any, base: LocalizationConfig) -> LocalizationConfig:
+def suggest(trial: Any, base: Settings) -> Settings:
     """The search space, for an optuna trial: what depends on a dataset's snippets, labels and density of actions."""
+    if isinstance(base, DetectionConfig):
+        return replace(base, soft_nms_sigma=trial.suggest_float("soft_nms_sigma", 0.05, 1.0, log=True))
     values = {
         "smoothing": trial.suggest_float("smoothing", 0.0, 3.0),
         "outer": trial.suggest_float("outer", 0.05, 1.0),
@@ -201,7 +209,7 @@ def suggest(trial: Any, base: LocalizationConfig) -> LocalizationConfig:
     return replace(base, **values)
 
 
-def agreement(videos: Sequence[HeldOut], labels: Sequence[str], config: LocalizationConfig) -> float:
+def agreement(videos: Sequence[HeldOut], labels: Sequence[str], config: Settings) -> float:
     """`click_precision` of held-out videos, localized with these settings."""
     found = [localize(v.output, [v.axis], labels, config, [v.video_id])[0] for v in videos]
     return click_precision(found, {v.video_id: v.clicks for v in videos}, {v.video_id: v.labels for v in videos})
@@ -241,7 +249,7 @@ def held_out(
     return parts
 
 
-def _look(model: BackTALModel, dataset: VideoDataset, name: str, clicks: Mapping[str, ClickTrack]) -> HeldOut:
+def _look(model: LocalizationModel, dataset: VideoDataset, name: str, clicks: Mapping[str, ClickTrack]) -> HeldOut:
     video = dataset.annotations.videos[name]
     prepared = model.prepare(dataset.features(video))
     return HeldOut(
