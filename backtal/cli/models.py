@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from backtal.cli.command import Command, thresholds
+from backtal.cli.command import Command, read_labels, thresholds
 from backtal.errors import ConfigError, DataError, name_some
 
 
@@ -23,6 +23,13 @@ from backtal.errors import ConfigError, DataError, name_some
 )
 @click.option("--clicks", multiple=True, help="Click file: a path, or a name in DATA/clicks. Repeatable.")
 @click.option("--video-labels-only", is_flag=True, help="Use no clicks: the paper's baseline.")
+@click.option("--full-labels", is_flag=True, help="Read start and end of every training video. Recipe detector.")
+@click.option(
+    "--segments",
+    type=click.Path(path_type=Path),
+    help="Text file of the training videos, one a line, whose start and end to read. Recipe detector.",
+)
+@click.option("--unlabelled", metavar="SUBSET", help="Also learn from videos without any label. Recipe detector.")
 @click.option("--subset", default="training", show_default=True, help="Subset of DATA to train on.")
 @click.option("--seed", type=int, default=None, help="Seed of weights, order and dropout.  [default: 0]")
 @click.option(
@@ -46,6 +53,9 @@ def train(
     recipe_name: str,
     clicks: tuple[str, ...],
     video_labels_only: bool,
+    full_labels: bool,
+    segments: Path | None,
+    unlabelled: str | None,
     subset: str,
     seed: int | None,
     settings: tuple[str, ...],
@@ -58,6 +68,7 @@ def train(
     Examples:
       backtal train DATA --out RUN --clicks A1.txt
       backtal train DATA --out RUN --recipe thumos14 --seed 1 --set epochs=20
+      backtal train DATA --out RUN --recipe detector --full-labels
       backtal train DATA --out RUN --resume
     """
     from backtal.data.datasets import DatasetFolder
@@ -72,9 +83,25 @@ def train(
             raise DataError("--clicks and --video-labels-only exclude each other")
         chosen = without_clicks(chosen)
     chosen = chosen.with_settings([*settings, *([] if seed is None else [f"training.seed={seed}"])])
+    if chosen.architecture == "backtal" and (full_labels or segments or unlabelled):
+        raise DataError(
+            f"recipe {chosen.name!r} learns from clicks and video labels alone; --full-labels, --segments and "
+            "--unlabelled need --recipe detector"
+        )
     folder = DatasetFolder(data)
-    tracks = None if video_labels_only else folder.clicks(folder.click_files(clicks))
-    training_set = TrainingSet(folder, subset, tracks, chosen.model, allow_unclicked=chosen.training.allow_unclicked)
+    if full_labels and segments:
+        raise DataError("--full-labels and --segments exclude each other")
+    located = [v.video_id for v in folder.annotations.subset(subset)] if full_labels else read_labels(segments) or ()
+    no_clicks = video_labels_only or (full_labels and not clicks)
+    training_set = TrainingSet(
+        folder,
+        subset,
+        None if no_clicks else folder.clicks(folder.click_files(clicks)),
+        chosen.model,
+        allow_unclicked=chosen.training.allow_unclicked,
+        located=located,
+        unlabelled=unlabelled,
+    )
     fit(training_set, chosen, out, resume=resume, device=None if device == "auto" else device)
     click.echo(f"wrote {out}", err=True)
 
@@ -218,14 +245,14 @@ def tune(
     from backtal.errors import ConfigError
     from backtal.files import read_json
     from backtal.nn.pretrained import LocalizationModel
-    from backtal.settings.config import Recipe, from_dict
+    from backtal.settings.architectures import read_recipe
     from backtal.training.examples import TrainingSet
     from backtal.training.train import RECIPE_FILE, fit
     from backtal.training.tune import tune as find_settings
 
     settings = read_json(run / RECIPE_FILE, ConfigError)
     settings.pop("data", None)
-    recipe = from_dict(Recipe, settings, str(run / RECIPE_FILE))
+    recipe = read_recipe(settings, str(run / RECIPE_FILE))
     model = LocalizationModel.from_pretrained(run)
     folder = DatasetFolder(data)
     tracks = folder.clicks(folder.click_files(clicks))

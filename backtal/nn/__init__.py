@@ -1,7 +1,10 @@
 """The network, its losses, and what reads it: localization, in one piece or in chunks, of one network or several."""
 
 from backtal.nn.beyond import ExtendedLoss, between_clicks_loss, taught_distribution, teacher_loss
-from backtal.nn.cas import BackTALOutput, join_outputs, topk_mean
+from backtal.nn.cas import BackTALOutput, Points, join_outputs, topk_mean
+from backtal.nn.detection import decode, localize_points
+from backtal.nn.detector import DetectorModel
+from backtal.nn.detector_loss import DetectorLoss
 from backtal.nn.ensemble import localize_together
 from backtal.nn.layers import AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.nn.localize import localize, localize_arrays, outer_inner_contrast
@@ -28,20 +31,25 @@ __all__ = [
     "BackTALLoss",
     "BackTALModel",
     "BackTALOutput",
+    "DetectorLoss",
+    "DetectorModel",
     "EmbeddingHead",
     "ExtendedLoss",
     "ForegroundFilter",
     "FrameLoss",
     "LocalizationModel",
+    "Points",
     "ScoreSeparationLoss",
     "Source",
     "affinity_loss",
     "between_clicks_loss",
+    "decode",
     "foreground_loss",
     "frame_loss",
     "join_outputs",
     "localize",
     "localize_arrays",
+    "localize_points",
     "localize_together",
     "mine_background",
     "norm_loss",

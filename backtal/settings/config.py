@@ -261,6 +261,7 @@ class Recipe:
         training: optimisation.
         localization: `LocalizationConfig`, or `backtal.settings.DetectionConfig`.
         protocol: of the evaluation.
+        architecture: of the model; a name in `backtal.settings.ARCHITECTURES`.
     """
 
     name: str = "custom"
@@ -269,6 +270,7 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     localization: Any = field(default_factory=LocalizationConfig)
     protocol: str = "thumos14"
+    architecture: str = "backtal"
 
     def with_settings(self, settings: Sequence[str]) -> "Recipe":
         """Apply ``key=value`` settings. A key is ``part.name``, or a bare name that only one part has.

@@ -118,6 +118,7 @@ _DETECTOR = Recipe(
     ),
     localization=DetectionConfig(),
     protocol="beoid",
+    architecture="detector",
 )
 
 
@@ -236,9 +237,17 @@ _LIKE_THUMOS14 = "ours: as thumos14; the paper gives no settings for BEOID"
 _COMPACT_SOURCES = dict.fromkeys(_PAPER_SOURCES, "ours: for small models and any features (docs/explain/accuracy.md)")
 _COMPACT_SOURCES |= dict.fromkeys(("model.feature_dim", "model.labels", "model.feature_spec"), _DATASET)
 
+_DETECTOR_SOURCES = {
+    f"{part}.{setting.name}": "ours: docs/explain/detector.md"
+    for part in ("model", "loss", "training", "localization")
+    for setting in fields(getattr(_DETECTOR, part))
+} | {"protocol": "ours: docs/explain/detector.md"}
+_DETECTOR_SOURCES |= dict.fromkeys(("model.feature_dim", "model.labels", "model.feature_spec"), _DATASET)
+
 SOURCES: dict[str, Mapping[str, str]] = {
     "compact": _COMPACT_SOURCES,
     "between-clicks": _COMPACT_SOURCES,
+    "detector": _DETECTOR_SOURCES,
     "thumos14": _PAPER_SOURCES,
     "thumos14-released": _RELEASED_SOURCES,
     "activitynet1.2": _PAPER_SOURCES | _ELSEWHERE,
@@ -290,7 +299,12 @@ def protocol(name: str) -> tuple[float, ...]:
 
 
 def video_labels_only(recipe: Recipe) -> Recipe:
-    """The paper's baseline: the same network with plain convolutions, learning from video labels alone."""
+    """The paper's baseline: the same network with plain convolutions, learning from video labels alone.
+
+    The detector needs no other settings without clicks.
+    """
+    if recipe.architecture != "backtal":
+        return recipe  # what it learns from clicks is nothing where there are none
     return replace(
         recipe,
         model=replace(recipe.model, affinity=False),

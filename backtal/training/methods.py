@@ -13,7 +13,6 @@ from backtal.nn.detector_loss import DetectorLoss
 from backtal.nn.model import BackTALModel
 from backtal.nn.snippets import pad_labels
 from backtal.settings.config import Recipe
-from backtal.settings.detector import DetectorConfig
 from backtal.training.examples import Batch, Example, TrainingSet, collate
 from backtal.training.teaching import Opinion, Taught, teach
 
@@ -102,10 +101,12 @@ class DetectorMethod:
         return teach(opinions, detections or None)
 
 
+METHODS = {"backtal": BackTALMethod, "detector": DetectorMethod}
+
+
 def method_of(recipe: Recipe, training_set: TrainingSet) -> BackTALMethod | DetectorMethod:
     """The method that trains a recipe's architecture."""
-    method = DetectorMethod if isinstance(recipe.model, DetectorConfig) else BackTALMethod
-    return method(recipe, training_set)
+    return METHODS[recipe.architecture](recipe, training_set)
 
 
 def on(device: torch.device, batch: Batch) -> Batch:

@@ -22,7 +22,6 @@ from backtal.errors import CheckpointError, ConfigError
 from backtal.files import atomic_path, progress, read_json, write_json
 from backtal.nn.pretrained import LocalizationModel
 from backtal.settings.config import Recipe
-from backtal.settings.detector import DetectorConfig
 from backtal.training.examples import Batch, TrainingSet, collate
 from backtal.training.methods import method_of, on
 
@@ -92,7 +91,7 @@ def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
     Raises:
         DataError: if the shortest video has fewer snippets than one kernel spans.
     """
-    if isinstance(recipe.model, DetectorConfig):
+    if recipe.architecture == "detector":
         stages = 1 if training_set.all_located else recipe.training.stages
         recipe = replace(recipe, training=replace(recipe.training, stages=stages))
         return replace(recipe, model=replace(recipe.model, **_read_from(training_set)))

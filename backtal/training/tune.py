@@ -23,7 +23,7 @@ from backtal.nn.localize import localize
 from backtal.nn.pretrained import LocalizationModel
 from backtal.segments.segments import Localization
 from backtal.settings.config import LocalizationConfig, Recipe
-from backtal.settings.detector import DetectionConfig, DetectorConfig
+from backtal.settings.detector import DetectionConfig
 from backtal.training.examples import TrainingSet
 from backtal.training.train import fit, for_dataset
 
@@ -147,7 +147,7 @@ def tune(
     training_set = TrainingSet(dataset, subset, clicks, recipe.model, allow_unclicked=allow)
     own = for_dataset(recipe, training_set).model.kernel_size
     recipe = _with_kernel(recipe, own)
-    if kernel_sizes is None and isinstance(recipe.model, DetectorConfig):
+    if kernel_sizes is None and recipe.architecture == "detector":
         kernel_sizes = ()  # its levels see every scale
     if kernel_sizes is None:
         kernel_sizes = [size for size in (own // 4 * 2 + 1, own * 2 - 1) if size <= training_set.shortest]
