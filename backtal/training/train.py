@@ -233,7 +233,7 @@ class _Run:
             entry["held_out"] = self._held_out_loss()
             if entry["held_out"] < self.best_loss:
                 self.best_loss = entry["held_out"]
-                self.best = dict(self.average) or self._weights()
+                self.best = {name: value.clone() for name, value in (self.average or self._weights()).items()}
         entry["seconds"] = round(time.monotonic() - began, 3)
         self.log.append(json.dumps(entry))
         if self.accelerator.is_main_process:
@@ -315,6 +315,7 @@ class _Run:
         elif self._is_finished():
             self.first_epoch = self.settings.epochs + 1
             self.model.load_state_dict(LocalizationModel.from_pretrained(self.out).state_dict())
+            self.average = {}
             return
         if self.accelerator.is_main_process:
             with atomic_path(self.out / LOG_FILE) as temporary:
