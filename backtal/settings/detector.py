@@ -78,7 +78,7 @@ class DetectorLossConfig:
     somewhere: float = 0.3
     between: float = 0.3
     between_miss: float = 0.05
-    unclicked: float = 0.1
+    unclicked: float = 0.05
     teacher: float = 1.0
     classes: float = 1.0
     edges: float = 1.0
