@@ -16,7 +16,7 @@ from backtal.data.features import FeatureSpec, TimeAxis, VideoFeatures, write_fe
 from backtal.errors import DataError
 from backtal.evaluation.evaluate import DetectionReport, evaluate
 from backtal.files import is_taken, write_json
-from backtal.nn.model import BackTALModel
+from backtal.nn.pretrained import LocalizationModel
 from backtal.plot import save, timeline_of_video
 from backtal.segments.segments import Segment, write_predictions
 from backtal.settings.config import Recipe
@@ -83,7 +83,7 @@ def _recipes(settings: Sequence[str]) -> dict[str, Recipe]:
     }
 
 
-def _train(folder: DatasetFolder, chosen: Recipe, out: Path) -> BackTALModel:
+def _train(folder: DatasetFolder, chosen: Recipe, out: Path) -> LocalizationModel:
     clicks = folder.clicks(folder.click_files()) if chosen.loss.frame else None
     return fit(TrainingSet(folder, "training", clicks, chosen.model), chosen, out, device="cpu")
 
@@ -100,7 +100,7 @@ def _table(reports: dict[str, DetectionReport]) -> str:
     return "\n".join(f"{name:<{width}} " + " ".join(f"{v:>5}" for v in [*values, mean]) for name, values, mean in rows)
 
 
-def _draw(path: Path, folder: DatasetFolder, models: dict[str, BackTALModel]) -> None:
+def _draw(path: Path, folder: DatasetFolder, models: dict[str, LocalizationModel]) -> None:
     """The first test video of two classes or, where there is none, the first: seen by every model."""
     videos = folder.annotations.subset("test")
     video = next((video for video in videos if len(video.labels) > 1), videos[0])

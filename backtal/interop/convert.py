@@ -5,6 +5,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -47,7 +48,7 @@ def convert_released(path: str | Path, recipe: Recipe, labels: tuple[str, ...] |
             unexpected or of a shape that fits no network.
         ConfigError: if the recipe is not one of the released system.
     """
-    if recipe.model.layout != "channel_blocks" or recipe.model.standardize:
+    if recipe.architecture != "backtal" or recipe.model.layout != "channel_blocks" or recipe.model.standardize:
         known = ", ".join(name for name in RECIPES if name.endswith("-released"))
         raise ConfigError(f"{path}: recipe {recipe.name!r} is not of the released system; choose one of {known}")
     state = _released_state(Path(path))
@@ -58,14 +59,14 @@ def convert_released(path: str | Path, recipe: Recipe, labels: tuple[str, ...] |
     num_classes = shapes["classifier_module.conv.weight"][0] - 1
     if num_classes < 1 or kernel_size % 2 == 0:
         raise CheckpointError(f"{path}: {num_classes} classes and kernel size {kernel_size} fit no BackTAL network")
-    labels = labels or recipe.model.labels or tuple(f"class{i:03d}" for i in range(num_classes))
-    if len(labels) != num_classes:
-        raise CheckpointError(f"{path}: {num_classes} classes, but {len(labels)} labels were given")
+    names: Sequence[str] = labels or recipe.model.labels or [f"class{i:03d}" for i in range(num_classes)]
+    if len(names) != num_classes:
+        raise CheckpointError(f"{path}: {num_classes} classes, but {len(names)} labels were given")
     try:
         config = dataclasses.replace(
             recipe.model,
             feature_dim=feature_dim,
-            labels=tuple(labels),
+            labels=tuple(names),
             hidden_dim=hidden,
             num_layers=2,
             kernel_size=kernel_size,

@@ -91,12 +91,12 @@ def export(model: LocalizationModel, path: str | Path, format: str = "onnx", *, 
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if format == "onnx" and missing:
         raise ImportError(f'ONNX export needs {", ".join(missing)}: pip install "backtal[export]"')
-    path, graph = Path(path), Graph(model)
+    names, path, graph = model.exports, Path(path), Graph(model)
     described = {"architecture": model.architecture, "model": asdict(model.config)}
     metadata = json.dumps(described | {"localization": asdict(model.localization)})
     with atomic_path(path) as temporary:
         if format == "onnx":
-            _write_onnx(_program(graph), temporary, metadata, model.exports)
+            _write_onnx(_program(graph), temporary, metadata, names)
         else:
             buffer = io.BytesIO()
             torch.export.save(_program(graph), buffer, extra_files={METADATA: metadata})

@@ -102,27 +102,31 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         """What has to be equal for the outputs of two networks to be combined, beside their labels."""
         return (self.architecture,)
 
-    @abstractmethod
     def combine(self, outputs: Sequence[Output]) -> Output:
         """The mean opinion of several networks of this architecture on the same batch, as `localize_output` reads it.
 
         Raises:
-            ConfigError: if `self.localization` cannot read a mean.
+            ConfigError: if there is no such mean, or `self.localization` cannot read it.
         """
+        raise ConfigError(f"an ensemble of the architecture {self.architecture!r} is not possible")
 
     @property
-    @abstractmethod
     def exports(self) -> tuple[str, ...]:
-        """Names of the tensors that `exported` returns."""
+        """Names of the tensors that `exported` returns.
+
+        Raises:
+            ConfigError: if the architecture has no exported form.
+        """
+        raise ConfigError(f"an exported graph of the architecture {self.architecture!r} is not possible")
 
     @property
     def multiple(self) -> int:
         """What the length of a padded batch must be a multiple of, in an exported graph."""
         return 1
 
-    @abstractmethod
     def exported(self, output: Output) -> tuple[Tensor, ...]:
         """What an exported graph returns of an output: tensors, in the order of `exports`."""
+        raise NotImplementedError
 
     def prepare(self, video: VideoFeatures | str | Path, *, ignore_spec: Collection[str] = ()) -> VideoFeatures:
         """Read, check and rescale the features of a video as this network needs them; arguments as in `localize`.

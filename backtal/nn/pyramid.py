@@ -109,6 +109,7 @@ class PointHeads(nn.Module):
         self.class_tower, self.edge_tower = Tower(width, config.head_layers), Tower(width, config.head_layers)
         self.classes, self.edges = nn.Conv1d(width, classes, 3, padding=1), nn.Conv1d(width, 2, 3, padding=1)
         self.scale, self.dropout = nn.Parameter(torch.ones(config.levels)), nn.Dropout(config.head_dropout)
+        assert self.classes.bias is not None
         nn.init.constant_(self.classes.bias, -math.log((1 - PRIOR) / PRIOR))
 
     def forward(self, maps: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor]:

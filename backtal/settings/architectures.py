@@ -54,7 +54,9 @@ def read_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     if name not in ARCHITECTURES:
         raise ConfigError(f"{where}: unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
     kinds = ARCHITECTURES[name]._asdict() | {"training": TrainingConfig}
-    parts = {part: from_dict(kind, values.get(part, {}), f"{where}.{part}") for part, kind in kinds.items()}
+    parts: dict[str, Any] = {
+        part: from_dict(kind, values.get(part, {}), f"{where}.{part}") for part, kind in kinds.items()
+    }
     return from_dict(
         Recipe, {name: value for name, value in values.items() if name not in parts}, where, Recipe(**parts)
     )

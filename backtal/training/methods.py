@@ -46,7 +46,7 @@ class BackTALMethod:
         """Every loss term by name, and their weighted sum as ``"total"``."""
         return self._loss(output, batch.labels, batch.clicks, batch.taught)
 
-    def teach(self, teacher: BackTALModel) -> list[Taught]:
+    def teach(self, teacher: Any) -> list[Taught]:
         """What a trained network says of every snippet of the training videos."""
 
         def one(example: Example) -> Taught:
@@ -88,7 +88,7 @@ class DetectorMethod:
         """Every loss term by name, and their weighted sum as ``"total"``."""
         return self._loss(output, batch.labels, batch.clicks, batch.taught, batch.segments, batch.ignored)
 
-    def teach(self, teacher: DetectorModel) -> list[Taught]:
+    def teach(self, teacher: Any) -> list[Taught]:
         """What a trained network says of the training videos: of every snippet, and of segments."""
         opinions, detections = list[Opinion](), []
         device = teacher.classifier.weight.device

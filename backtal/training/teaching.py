@@ -230,7 +230,7 @@ def select(found: np.ndarray, opinion: Opinion, *, cost: float = 0.3, overlap: f
     def free() -> np.ndarray:
         taken = found[chosen]
         shared = np.minimum(found[:, None, 1], taken[:, 1]) - np.maximum(found[:, None, 0], taken[:, 0])
-        return (shared <= overlap).all(1)
+        return np.all(shared <= overlap, axis=1)
 
     for start, end in pairwise(clicked):
         inside = (found[:, 0] >= start - 0.5) & (found[:, 1] <= end + 0.5)

@@ -12,7 +12,7 @@ from conftest import make_folder
 from backtal import BackTALModel, BackTALOutput, ConfigError, DataError, Localization, ModelConfig, Segment, localize
 from backtal.cli import main
 from backtal.data.datasets import DatasetFolder
-from backtal.interop.export import METADATA, OUTPUTS, export, open_onnx, open_torch
+from backtal.interop.export import METADATA, export, open_onnx, open_torch
 from backtal.segments.predictions import label_studio_tasks, to_pandas, write_csv
 from backtal.segments.segments import write_predictions
 from backtal.settings.presets import recipe
@@ -56,7 +56,7 @@ def test_twenty_random_shapes(exported):
     for batch, length in shapes:
         features = rng.standard_normal((batch, 12, length)).astype(np.float32)
         lengths = rng.integers(1, length + 1, batch)
-        found = dict(zip(OUTPUTS, run(features, lengths), strict=True))
+        found = dict(zip(model.exports, run(features, lengths), strict=True))
         with torch.inference_mode():
             output = model(torch.from_numpy(features), torch.from_numpy(lengths))
         np.testing.assert_allclose(found["scores"], output.scores, atol=1e-4)

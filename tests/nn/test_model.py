@@ -168,7 +168,7 @@ def truncate(path):
         (edit_config(lambda c: c.pop("model")), "expected the keys"),
         (
             edit_config(lambda c: c.update(architecture="cnn")),
-            "knows 'backtal', found 'cnn'; another version may",
+            "knows 'backtal', 'detector', found 'cnn'; another version may",
         ),
         (edit_config(lambda c: c.update(architecture=["backtal"])), r"found \['backtal'\]"),
         (edit_config(lambda c: c["model"].update(hidden=3)), "unknown field 'hidden'; did you mean 'hidden_dim'"),
