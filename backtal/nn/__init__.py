@@ -2,9 +2,9 @@
 
 from backtal.nn.beyond import ExtendedLoss, between_clicks_loss, taught_distribution, teacher_loss
 from backtal.nn.cas import BackTALOutput, Points, join_outputs, topk_mean
-from backtal.nn.detection import decode, localize_points
-from backtal.nn.detector import DetectorModel
-from backtal.nn.detector_loss import DetectorLoss
+from backtal.nn.detector.loss import DetectorLoss
+from backtal.nn.detector.model import DetectorModel
+from backtal.nn.detector.points import decode, localize_points
 from backtal.nn.ensemble import localize_together
 from backtal.nn.layers import AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.nn.localize import localize, localize_arrays, outer_inner_contrast

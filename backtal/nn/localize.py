@@ -6,7 +6,7 @@ import numpy as np
 
 from backtal.data.features import TimeAxis
 from backtal.nn.cas import BackTALOutput, smooth
-from backtal.nn.detection import localize_points
+from backtal.nn.detector.points import localize_points
 from backtal.segments.segments import Localization, Segment, nms, soft_nms
 from backtal.settings.config import LocalizationConfig
 from backtal.settings.detector import DetectionConfig

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from backtal.nn.beyond import ExtendedLoss, taught_distribution
-from backtal.nn.detection import detections as found_in
-from backtal.nn.detector import DetectorModel
-from backtal.nn.detector_loss import DetectorLoss
+from backtal.nn.detector.loss import DetectorLoss
+from backtal.nn.detector.model import DetectorModel
+from backtal.nn.detector.points import detections as found_in
+from backtal.nn.detector.snippets import pad_labels
 from backtal.nn.model import BackTALModel
-from backtal.nn.snippets import pad_labels
 from backtal.settings.config import Recipe
 from backtal.training.examples import Batch, Example, TrainingSet, collate
 from backtal.training.teaching import Opinion, Taught, teach

@@ -10,7 +10,7 @@ import torch
 from backtal import BackTALModel, ConfigError, DataError, Localization, ModelConfig, TimeAxis, VideoFeatures, localize
 from backtal.interop import export
 from backtal.nn import DetectorModel, localize_together, pieces, run_chunked
-from backtal.nn.pyramid import points, reach
+from backtal.nn.detector.pyramid import points, reach
 from backtal.settings import DetectionConfig, DetectorConfig
 
 LABELS = ("jump", "run")

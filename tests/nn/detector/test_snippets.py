@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtal.nn.cas import BackTALOutput, frame_mask
-from backtal.nn.detector_loss import DetectorLoss
-from backtal.nn.snippets import (
+from backtal.nn.detector.loss import DetectorLoss
+from backtal.nn.detector.snippets import (
     between_loss,
     known_loss,
     pad_labels,

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from backtal.data.features import TimeAxis
 from backtal.errors import DataError
 from backtal.nn.cas import BackTALOutput, Points, frame_mask, mean_probability
-from backtal.nn.detection import intervals, localize_points
+from backtal.nn.detector.points import intervals, localize_points
+from backtal.nn.detector.pyramid import PointHeads, Pyramid, points, reach
+from backtal.nn.detector.snippets import share
 from backtal.nn.layers import feature_scale
 from backtal.nn.pretrained import LocalizationModel
-from backtal.nn.pyramid import PointHeads, Pyramid, points, reach
-from backtal.nn.snippets import share
 from backtal.segments.segments import Localization
 from backtal.settings.detector import DetectionConfig, DetectorConfig
 
@@ -179,5 +179,5 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
 
 
 def video_scores(cas: Tensor, lengths: Tensor) -> Tensor:
-    """``[B, C+1]``: the log of each class's share of a video (`backtal.nn.snippets.share`), in place of eq. 1."""
+    """``[B, C+1]``: the log of each class's share (`backtal.nn.detector.snippets.share`), in place of eq. 1."""
     return share(cas.softmax(1), frame_mask(lengths, cas.shape[-1])[:, None]).clamp(min=1e-6).log()

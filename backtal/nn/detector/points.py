@@ -34,7 +34,7 @@ def assign(points: Tensor, segments: Tensor, radius: float) -> Tensor:
         ``[B, N]`` index of the segment, -1 for none.
 
     Example:
-        >>> from backtal.nn.pyramid import points
+        >>> from backtal.nn.detector.pyramid import points
         >>> assign(points(8, 2), torch.tensor([[[2.0, 4.0]]]), radius=1.5)[0].tolist()
         [-1, -1, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1]
     """

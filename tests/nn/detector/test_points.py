@@ -8,8 +8,8 @@ import torch
 
 from backtal import TimeAxis
 from backtal.nn.cas import Points
-from backtal.nn.detection import assign, decode, distance_iou_loss, focal_loss, point_losses, to_segments
-from backtal.nn.pyramid import points
+from backtal.nn.detector.points import assign, decode, distance_iou_loss, focal_loss, point_losses, to_segments
+from backtal.nn.detector.pyramid import points
 from backtal.settings.detector import DetectionConfig
 
 

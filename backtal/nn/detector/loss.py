@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from backtal.nn.cas import BackTALOutput, frame_mask
-from backtal.nn.detection import point_losses
-from backtal.nn.snippets import (
+from backtal.nn.detector.points import point_losses
+from backtal.nn.detector.snippets import (
     between_loss,
     known_loss,
     pad_labels,
