@@ -175,8 +175,8 @@ def teach(opinions: Sequence[Opinion], detections: Sequence[np.ndarray] | None =
 
     Args:
         opinions: of its network, one for each video.
-        detections: ``[n, 4]`` start, end, class and score of each video, as `backtal.nn.detector.points.decode` gives them;
-            without them the segments are the runs of the most likely classes, after `calibrate`.
+        detections: ``[n, 4]`` start, end, class and score of each video, as `backtal.nn.detector.points.decode` gives
+            them; without them the segments are the runs of the most likely classes, after `calibrate`.
     """
     bias = calibrate(opinions) if detections is None else 0.0
     taught = []

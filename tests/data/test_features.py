@@ -107,7 +107,7 @@ def test_missing_truncated_and_foreign_files(tmp_path):
         with pytest.raises(DataError, match="truncated or damaged" if cut else "this is empty, not an .npz file"):
             read_features(tmp_path / "cut.npz")
     (tmp_path / "p.npz").write_bytes(b"\x80\x04K\x01.")
-    with pytest.raises(DataError, match=r"this is a pickle, not an .npz file"):
+    with pytest.raises(DataError, match=r"this is a pickle, not an \.npz file"):
         read_features(tmp_path / "p.npz")
     np.savez(tmp_path / "o.npz", features=np.array([[{}]]))
     with pytest.raises(DataError, match="not a readable"):
