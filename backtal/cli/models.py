@@ -247,7 +247,8 @@ def tune(
     from backtal.nn.pretrained import LocalizationModel
     from backtal.settings.architectures import read_recipe
     from backtal.training.examples import TrainingSet
-    from backtal.training.train import RECIPE_FILE, fit
+    from backtal.training.folder import RECIPE_FILE
+    from backtal.training.train import fit
     from backtal.training.tune import tune as find_settings
 
     settings = read_json(run / RECIPE_FILE, ConfigError)

@@ -205,7 +205,7 @@ def affinity(data: Path, name: str, video: str, seconds: tuple[float, ...], neig
 def training(run: Path, out: Path) -> None:
     """Draw the loss of RUN and its terms over the epochs."""
     from backtal.plot import save, training_curves
-    from backtal.training.train import LOG_FILE
+    from backtal.training.folder import LOG_FILE
 
     save(training_curves(run / LOG_FILE, title=run.name), out)
 

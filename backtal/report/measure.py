@@ -16,7 +16,7 @@ from backtal.files import progress, read_json
 from backtal.nn.pretrained import LocalizationModel
 from backtal.plot.curves import read_log
 from backtal.segments.segments import Localization, read_predictions
-from backtal.training.train import LOG_FILE, RECIPE_FILE
+from backtal.training.folder import LOG_FILE, RECIPE_FILE
 
 DEFAULT_TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 

@@ -11,21 +11,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from backtal.data.datasets import SHORTEST
 from backtal.data.features import check_length
-from backtal.errors import CheckpointError, ConfigError
-from backtal.files import atomic_path, progress, read_json, write_json
+from backtal.errors import ConfigError
+from backtal.files import progress
 from backtal.nn.pretrained import LocalizationModel
 from backtal.settings.config import Recipe
 from backtal.training.examples import Batch, TrainingSet, collate
+from backtal.training.folder import RunFolder
 from backtal.training.methods import method_of, on
-
-RECIPE_FILE, LOG_FILE, STATE_FILE = "recipe.json", "log.jsonl", "state.safetensors"
 
 
 def fit(
@@ -136,7 +133,8 @@ class _Run:
     """The state of a training run."""
 
     def __init__(self, training_set: TrainingSet, recipe: Recipe, out: Path, accelerator: Accelerator) -> None:
-        self.training_set, self.recipe, self.out, self.accelerator = training_set, recipe, out, accelerator
+        self.training_set, self.recipe, self.accelerator = training_set, recipe, accelerator
+        self.folder = RunFolder(out, writes=accelerator.is_main_process)
         self.settings = recipe.training
         stage = self.settings.stages
         # A later stage starts from weights of its own.
@@ -169,28 +167,10 @@ class _Run:
 
     def prepare_folder(self, resume: bool) -> None:
         """Start a run folder, or go on with the one that is there."""
-        path = self.out / RECIPE_FILE
-        if resume and self.accelerator.is_main_process:
-            for leftover in self.out.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
-        wanted = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
-        wanted["data"] = self.training_set.fingerprint()
-        if path.exists():
-            differing = sorted(_differences(read_json(path, ConfigError), wanted))
-            if not resume and (differing or not self._is_finished()):
-                raise ConfigError(f"{self.out}: already holds a run; pass --resume to continue it, or another --out")
-            if differing:
-                raise ConfigError(
-                    f"{self.out}: the run was started with other settings or data: {'; '.join(differing)}"
-                )
+        wanted = json.loads(json.dumps(dataclasses.asdict(self.recipe))) | {"data": self.training_set.fingerprint()}
+        if self.folder.open(wanted, resume=resume):
             self._load_state()
-        elif self.accelerator.is_main_process:
-            write_json(path, wanted)
         self.accelerator.wait_for_everyone()
-
-    def _is_finished(self) -> bool:
-        """Whether the run that is there is complete: the same command again has nothing to do."""
-        return (self.out / "config.json").exists() and not (self.out / STATE_FILE).exists()
 
     def epochs(self, what: str) -> Iterator[int]:
         """The epochs left, with progress on stderr."""
@@ -236,9 +216,7 @@ class _Run:
                 self.best = {name: value.clone() for name, value in (self.average or self._weights()).items()}
         entry["seconds"] = round(time.monotonic() - began, 3)
         self.log.append(json.dumps(entry))
-        if self.accelerator.is_main_process:
-            with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
-                file.write(self.log[-1] + "\n")
+        self.folder.append_log(self.log[-1])
 
     def _learning_rate(self, epochs_done: float) -> float:
         settings = self.settings
@@ -277,57 +255,43 @@ class _Run:
         return sum(losses) / len(losses)
 
     def save_state(self, epoch: int) -> None:
-        """Write everything that the next epoch depends on, in one file."""
-        if not self.accelerator.is_main_process:
-            return
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
-        metadata = {"epoch": str(epoch), "best_loss": repr(self.best_loss), "log": "\n".join(self.log)}
-        with atomic_path(self.out / STATE_FILE) as temporary:
-            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+        """Keep everything that the next epoch depends on."""
+        moments = self.optimizer.state_dict()["state"]
+        adam = {f"{index}.{name}": value for index, values in moments.items() for name, value in values.items()}
+        parts = {"model": self.model.state_dict(), "best": self.best, "average": self.average, "adam": adam}
+        texts = {"epoch": str(epoch), "best_loss": repr(self.best_loss), "log": "\n".join(self.log)}
+        self.folder.write_state(parts, texts)
 
     def _load_state(self) -> None:
-        path = self.out / STATE_FILE
-        if path.exists():
-            parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "adam": {}}
-            try:
-                with safe_open(path, framework="pt") as file:
-                    metadata = file.metadata()
-                    for key in file.keys():  # noqa: SIM118 (not a mapping)
-                        part, _, name = key.partition(".")
-                        parts[part][name] = file.get_tensor(key)
-            except (SafetensorError, OSError, KeyError) as failure:
-                raise CheckpointError(f"{path}: damaged; delete it to start the run again: {failure}") from None
+        found = self.folder.read_state()
+        if found is not None:
+            parts, texts = found
             self.model.load_state_dict(parts["model"])
             moments: dict[int, dict[str, Tensor]] = {}
-            for key, value in parts["adam"].items():
+            for key, value in parts.get("adam", {}).items():
                 index, _, name = key.partition(".")
                 parameter = self.optimizer.param_groups[0]["params"][int(index)]
                 same_strides = torch.empty_like(parameter).copy_(value) if value.dim() else value
                 moments.setdefault(int(index), {})[name] = same_strides
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
-            self.best, self.best_loss = parts["best"], float(metadata["best_loss"])
-            self.average = {name: value.to(self.accelerator.device) for name, value in parts["average"].items()}
-            self.first_epoch, self.log = int(metadata["epoch"]) + 1, metadata["log"].splitlines()
-        elif self._is_finished():
+            self.best, self.best_loss = parts.get("best", {}), float(texts["best_loss"])
+            average = parts.get("average", {})
+            self.average = {name: value.to(self.accelerator.device) for name, value in average.items()}
+            self.first_epoch, self.log = int(texts["epoch"]) + 1, texts["log"].splitlines()
+        elif self.folder.is_finished:
             self.first_epoch = self.settings.epochs + 1
-            self.model.load_state_dict(LocalizationModel.from_pretrained(self.out).state_dict())
+            self.model.load_state_dict(LocalizationModel.from_pretrained(self.folder.path).state_dict())
             self.average = {}
             return
-        if self.accelerator.is_main_process:
-            with atomic_path(self.out / LOG_FILE) as temporary:
-                temporary.write_text("".join(line + "\n" for line in self.log), encoding="utf-8")
+        self.folder.write_log(self.log)
 
     def finish(self) -> LocalizationModel:
         """Write the checkpoint and drop the training state."""
         if kept := self.best or self.average:
             self.model.load_state_dict(kept)
-        if self.accelerator.is_main_process:
-            self.model.save_pretrained(self.out)
-            (self.out / STATE_FILE).unlink(missing_ok=True)
+        if self.folder.writes:
+            self.model.save_pretrained(self.folder.path)
+        self.folder.drop_state()
         self.accelerator.wait_for_everyone()
         # Where accelerate was told of mixed precision, it had wrapped `forward`.
         self.accelerator.unwrap_model(self.parallel, keep_fp32_wrapper=False)
@@ -339,12 +303,3 @@ def _in_float32(output: Any) -> Any:
     if isinstance(output, Tensor):
         return output.float() if output.is_floating_point() else output
     return output if output is None else type(output)(*map(_in_float32, output))
-
-
-def _differences(found: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
-    for name in found.keys() | wanted.keys():
-        a, b = found.get(name), wanted.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            yield ("other videos, labels or clicks" if name == "data" else f"{prefix}{name} was {a!r}, is {b!r}")

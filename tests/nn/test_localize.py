@@ -62,7 +62,7 @@ def test_minmax_clips_at_zero():
     )
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.architecture == "backtal"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_segments_lie_in_the_video_for_any_input(name, data):

@@ -208,9 +208,9 @@ def test_a_damaged_state_is_named(folder, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_loses_nothing(folder, tmp_path, monkeypatch):
-    import backtal.training.train
+    import backtal.training.folder
 
-    real, calls = backtal.training.train.save_file, []
+    real, calls = backtal.training.folder.save_file, []
 
     def full(tensors, path, metadata=None):
         calls.append(path)
@@ -220,7 +220,7 @@ def test_a_full_disk_loses_nothing(folder, tmp_path, monkeypatch):
         real(tensors, path, metadata)
 
     with monkeypatch.context() as patch:
-        patch.setattr(backtal.training.train, "save_file", full)
+        patch.setattr(backtal.training.folder, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             run(folder, tmp_path / "a")
     assert not list((tmp_path / "a").glob(".*"))
