@@ -170,7 +170,8 @@ def _difference(graph: Graph, run: Runner, seed: int) -> float:
     """Greatest absolute difference on a random batch of videos."""
     rng, config = np.random.default_rng(seed), graph.model.config
     model = graph.model
-    batch, length = int(rng.integers(1, 5)), int(rng.integers(max(model.shortest, 2 * model.multiple), 300))
+    least = max(model.shortest, 2 * model.multiple)
+    batch, length = int(rng.integers(1, 5)), int(rng.integers(least, max(300, 2 * least)))
     length = length // model.multiple * model.multiple
     features = rng.standard_normal((batch, config.feature_dim, length)).astype(np.float32)
     lengths = rng.integers(1, length + 1, batch)

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from backtal.errors import CheckpointError
 from backtal.hub.checkpoint import CheckpointConfig, describe, load_config, run_facts, shorten
 from backtal.hub.hub import fetch
-from backtal.nn.model import BackTALModel
 from backtal.nn.pretrained import network
 from backtal.settings.presets import RECIPES
 
@@ -103,7 +102,7 @@ def _config(name: str | Path) -> tuple[CheckpointConfig, dict[str, str]]:
     if name in RECIPES:
         recipe = RECIPES[str(name)]
         model = dataclasses.replace(recipe.model, labels=tuple(f"class{i:03d}" for i in range(20)))
-        return CheckpointConfig(BackTALModel.architecture, model, recipe.localization, {}), {}
+        return CheckpointConfig(recipe.architecture, model, recipe.localization, {}), {}
     try:
         folder = fetch(name)
         config = load_config(folder)

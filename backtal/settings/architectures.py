@@ -51,7 +51,7 @@ def read_recipe(values: Mapping[str, Any], where: str) -> Recipe:
         3
     """
     name = values.get("architecture", "backtal")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ConfigError(f"{where}: unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
     kinds = ARCHITECTURES[name]._asdict() | {"training": TrainingConfig}
     parts: dict[str, Any] = {

@@ -123,6 +123,8 @@ class TrainingSet(Dataset[Example]):
             )
         self.known = len(self.videos)
         if unlabelled is not None:
+            if unlabelled == subset:
+                raise DataError(f"subset {subset!r} is trained on: name another one of videos without labels")
             self.videos = [*self.videos, *folder.annotations.subset(unlabelled)]
         self._cache: dict[int, VideoFeatures] = {}
         self._taught: list[Taught] | None = None

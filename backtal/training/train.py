@@ -90,6 +90,11 @@ def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
     """
     if recipe.architecture == "detector":
         stages = 1 if training_set.all_located else recipe.training.stages
+        if stages == 1 and not training_set.all_located:
+            raise ConfigError(
+                "training.stages=1: a detector's first stage finds no segments unless start and end of every training "
+                "video are known; set stages=2, or train with --full-labels"
+            )
         recipe = replace(recipe, training=replace(recipe.training, stages=stages))
         return replace(recipe, model=replace(recipe.model, **_read_from(training_set)))
     kernel_size, shortest = recipe.model.kernel_size, training_set.shortest
@@ -246,12 +251,15 @@ class _Run:
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
-        """Mean total loss over the held-out training videos, one by one."""
+        """Mean total loss over the held-out training videos, one by one, of the weights that are kept."""
         self.model.eval()
+        trained = self._weights()
+        self.model.load_state_dict(self.average or trained)
         device, losses = self.accelerator.device, []
         for index in self.held_out:
             batch = on(device, collate([self.training_set[index]]))
             losses.append(float(self.method.terms(self.method.run(self.model, batch), batch)["total"]))
+        self.model.load_state_dict(trained)
         return sum(losses) / len(losses)
 
     def save_state(self, epoch: int) -> None:

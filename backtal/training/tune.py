@@ -151,7 +151,9 @@ def tune(
         kernel_sizes = ()  # its levels see every scale
     if kernel_sizes is None:
         kernel_sizes = [size for size in (own // 4 * 2 + 1, own * 2 - 1) if size <= training_set.shortest]
-    one_stage = replace(recipe, training=replace(recipe.training, stages=1))
+    # A detector's first stage finds no segments yet.
+    stages = recipe.training.stages if recipe.architecture == "detector" else 1
+    one_stage = replace(recipe, training=replace(recipe.training, stages=stages))
     by_kernel = {}
     for kernel_size in dict.fromkeys((own, *kernel_sizes) if kernel_sizes else ()):
         parts = held_out(

@@ -11,12 +11,15 @@ from click.testing import CliRunner
 from conftest import make_folder
 from safetensors.torch import load_file
 
-from backtal import ConfigError
+from backtal import ConfigError, DataError
 from backtal.cli import main
 from backtal.data.datasets import DatasetFolder
 from backtal.nn import DetectorModel
 from backtal.settings import Recipe, recipe
 from backtal.training import TrainingSet, fit
+from backtal.training.examples import collate
+from backtal.training.methods import DetectorMethod
+from backtal.training.train import for_dataset
 
 SMALL = ("width=16", "levels=3", "embedding_dim=4", "embedding_hidden_dim=8", "head_layers=1", "input_dropout=0")
 SMALL += ("batch_size=3", "min_epoch_steps=1", "epochs=3", "warmup_epochs=0", "averaging=0.5", "checkpoint_every=1")
@@ -133,6 +136,26 @@ def test_the_held_out_part_is_judged_with_the_weights_that_are_kept(folder: Path
     fit(training_set(folder), RECIPE.with_settings(["held_out=0.4"]), tmp_path / "run", device="cpu")
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert all(np.isfinite(entry["held_out"]) for entry in log)
+    settings = [*SMALL, "held_out=0.4", "epochs=1", "averaging=0.999", "learning_rate=0.1", "warmup_epochs=0"]
+    videos = training_set(folder, located=names(folder), clicked=False)
+    model = fit(videos, RECIPE.with_settings(settings), tmp_path / "far", device="cpu")
+    (entry,) = [json.loads(line) for line in (tmp_path / "far" / "log.jsonl").read_text().splitlines()]
+    method = DetectorMethod(for_dataset(RECIPE, videos), videos)
+    order = torch.randperm(len(videos), generator=torch.Generator().manual_seed(0)).tolist()
+    with torch.no_grad():
+        batches = [collate([videos[index]]) for index in order[: round(0.4 * len(order))]]
+        losses = [float(method.terms(method.run(model, batch), batch)["total"]) for batch in batches]
+    assert entry["held_out"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_one_stage_without_start_and_end_is_refused(folder: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="set stages=2"):
+        fit(training_set(folder), RECIPE.with_settings(["stages=1"]), tmp_path / "run", device="cpu")
+
+
+def test_the_training_subset_is_not_unlabelled(folder: Path):
+    with pytest.raises(DataError, match="name another one"):
+        training_set(folder, unlabelled="training")
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:

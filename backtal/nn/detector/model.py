@@ -106,7 +106,8 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
         found = None
         if detect:
             classes, distances = self.heads(maps, masks)
-            placed = points(padded, self.config.levels).to(features)
+            # In float32 whatever the type of the network: bfloat16 knows only every second snippet from 256 on.
+            placed = points(padded, self.config.levels).to(features.device)
             found = Points(classes, distances, placed, torch.cat(masks, dim=2)[:, 0] > 0)
         foreground = (1 - probability[:, -1:]) * mask[..., :length]
         return BackTALOutput(

@@ -139,7 +139,8 @@ def intervals(points: Points) -> Tensor:
 
 def detections(points: Points, index: int, length: int, config: DetectionConfig) -> np.ndarray:
     """``[n, 4]`` start, end, class and score of video `index` of a batch, `length` snippets long; see `decode`."""
-    real = points.real[index]
+    # A high level's last point may lie beyond the end, where no part of the video is its own.
+    real = points.real[index] & (points.places[:, 0] < length)
     classes, found = points.classes[index][:, real].sigmoid(), intervals(points)[index][real]
     return decode(classes.float().cpu().numpy(), found.float().cpu().numpy(), length, config)
 

@@ -9,9 +9,12 @@ import torch
 
 from backtal import BackTALModel, ConfigError, DataError, Localization, ModelConfig, TimeAxis, VideoFeatures, localize
 from backtal.interop import export
+from backtal.interop.export import Graph, _difference
+from backtal.interop.info import measure
 from backtal.nn import DetectorModel, localize_together, pieces, run_chunked
 from backtal.nn.detector.pyramid import points, reach
 from backtal.settings import DetectionConfig, DetectorConfig
+from backtal.settings.architectures import read_recipe
 
 LABELS = ("jump", "run")
 CONFIG = DetectorConfig(feature_dim=6, labels=LABELS, width=16, levels=3, embedding_dim=4, embedding_hidden_dim=8)
@@ -152,3 +155,36 @@ def test_an_exported_detector_takes_every_multiple_of_its_stride(tmp_path: Path,
 def test_features_of_another_size_are_refused():
     with pytest.raises(DataError, match="6"):
         model().localize(VideoFeatures("v", torch.randn(5, 40), TimeAxis.even(40, 8.0)))
+
+
+@pytest.mark.parametrize("length", [1, 5, 18, 21])
+def test_chunks_and_batches_have_the_same_points_at_the_end(length: int):
+    network = model(config=dataclasses.replace(CONFIG, levels=4))
+    network.localization = DetectionConfig(min_score=0.01)
+    one = video(length)
+    assert_same(network.localize(one), network.localize_output(network.run(one), [one.axis])[0])
+
+
+def test_half_precision_keeps_every_point_in_its_place():
+    output = model().bfloat16()(torch.randn(1, 6, 600).bfloat16())
+    assert output.points is not None
+    assert torch.equal(output.points.places, points(600, CONFIG.levels))
+
+
+def test_a_deep_pyramid_is_compared_too():
+    graph = Graph(model(config=dataclasses.replace(CONFIG, levels=9, width=4)))
+
+    def run(features: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            return [output.numpy() for output in graph(torch.from_numpy(features), torch.from_numpy(lengths))]
+
+    assert _difference(graph, run, 0) == 0
+
+
+def test_a_detector_recipe_has_a_size():
+    assert measure("detector").by_module.keys() >= {"pyramid", "heads", "classifier"}
+
+
+def test_an_architecture_that_is_no_name_is_refused():
+    with pytest.raises(ConfigError, match="unknown architecture"):
+        read_recipe({"architecture": ["detector"]}, "recipe")
