@@ -74,13 +74,20 @@ def name_fault(name: str) -> str | None:
 
 
 def npz_files(folder: Path) -> dict[str, Path]:
-    """The feature files in a folder by their videos' names: ``class/video`` for those in a folder within it."""
-    found = {}
+    """The feature files in a folder by their videos' names: ``class/video`` for those in a folder within it.
+
+    Raises:
+        DataError: if two are one video's, their names differing in the form of Unicode or the case of the ending.
+    """
+    found, forms = {}, dict[str, Path]()
     for place, _, names in os.walk(folder, followlinks=True):
-        for name in names:
+        for name in sorted(names):
             path = Path(place, name)
             if path.suffix.lower() == ".npz" and not name.startswith("._"):
-                found[path.relative_to(folder).with_suffix("").as_posix()] = path
+                video = path.relative_to(folder).with_suffix("").as_posix()
+                if (other := forms.setdefault(composed(video), path)) != path:
+                    raise DataError(f"{other} and {path}: features of one video; delete one")
+                found[video] = path
     return dict(sorted(found.items()))
 
 

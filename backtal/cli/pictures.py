@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from backtal.cli.command import Command, thresholds
+from backtal.errors import DataError
 
 
 @click.command(cls=Command)
@@ -18,7 +19,9 @@ from backtal.cli.command import Command, thresholds
 @click.option("--model", help="Also measure its top-k frames; DATA needs features.")
 @click.option("--figure", type=click.Path(path_type=Path), help="Picture to write (.png, .svg, .pdf).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.pass_context
 def diagnose(
+    ctx: click.Context,
     predictions: Path,
     data: Path,
     subset: str,
@@ -50,11 +53,17 @@ def diagnose(
     dataset = DatasetFolder(data)
     truth = dataset.annotations.truth(subset)
     found = diagnose_detections(read_predictions(predictions), truth, thresholds(protocol, tiou, "0.5"), bins=bins)
+    unread = None
     if model:
-        found = replace(found, top_frames=measure_top_frames(LocalizationModel.from_pretrained(model), dataset, truth))
+        try:
+            found = replace(found, top_frames=measure_top_frames(LocalizationModel.from_pretrained(model), dataset, truth))
+        except DataError as failure:
+            unread = failure
+            click.echo(f"backtal diagnose: no top-k frames: {failure}", err=True)
     if figure:
         save(diagnosis_figure(found, title=predictions.name), figure)
     click.echo(json.dumps(found.to_dict() | {"remarks": truth.remarks}, indent=1) if as_json else str(found))
+    ctx.exit(2 if unread else 0)
 
 
 @click.command(cls=Command)
@@ -217,22 +226,42 @@ def training(run: Path, out: Path) -> None:
 @click.option("--tiou", type=float, help="Precision over recall at this threshold.  [default: mAP over all thresholds]")
 @click.option("--label", "labels", multiple=True, help="Also draw this class alone. Repeatable.")
 @_OUT
+@click.pass_context
 def curves(
-    predictions: tuple[Path, ...], data: Path, subset: str, tiou: float | None, labels: tuple[str, ...], out: Path
+    ctx: click.Context,
+    predictions: tuple[Path, ...],
+    data: Path,
+    subset: str,
+    tiou: float | None,
+    labels: tuple[str, ...],
+    out: Path,
 ) -> None:
     """Draw mAP over tIoU, or with --tiou precision over recall.
 
-    PREDICTIONS are one file or several, each a curve.
+    PREDICTIONS are one file or several, each a curve. A file that cannot be read or does not fit is reported and left
+    out, and the exit code is 2 then.
     """
     from backtal.data.datasets import DatasetFolder
     from backtal.evaluation.evaluate import evaluate
+    from backtal.files import spelling
     from backtal.plot import map_over_tiou, precision_recall, save
     from backtal.segments.segments import read_predictions
 
     truth = DatasetFolder(data).annotations.truth(subset)
-    found = {path.stem: read_predictions(path) for path in predictions}
+    found, failed = {}, list[DataError]()
+    for path in predictions:
+        try:
+            found[path.stem if path.stem not in found else str(path)] = truth.judged(read_predictions(path))
+        except DataError as failure:
+            failed.append(failure if str(failure).startswith(str(path)) else DataError(f"{path}: {failure}"))
+    if not found:
+        raise DataError("; ".join(map(str, failed)))
+    for failure in failed:
+        click.echo(f"backtal plot curves: {failure}", err=True)
     if tiou is None:
         tious = thresholds(None, None, "0.1:0.9:0.1")
         save(map_over_tiou({name: evaluate(videos, truth, tious) for name, videos in found.items()}), out)
     else:
-        save(precision_recall(found, truth, tiou=tiou, labels=labels), out)
+        chosen = list(map(spelling(truth.labels), labels))
+        save(precision_recall(found, truth, tiou=tiou, labels=chosen), out)
+    ctx.exit(2 if failed else 0)

@@ -208,11 +208,11 @@ def _video(name: str, entry: Any, where: str) -> Video:
         if frames is None and fps:
             frames = round(duration * fps)
         items = _listed(entry, "annotations")
-        rows = [(*map(float, item["segment"]), _label(item["label"])) for item in items]
+        rows = [(*map(float, _listed(item, "segment")), _label(item["label"])) for item in items]
         segments = tuple(Segment(start, end, label) for start, end, label in rows)
         video = Video(
             name,
-            str(entry["subset"]),
+            _subset(entry["subset"]),
             duration,
             frames and int(frames),
             Localization(name, duration, segments),
@@ -237,9 +237,9 @@ def _video(name: str, entry: Any, where: str) -> Video:
     return video
 
 
-def _listed(entry: Mapping[str, Any], key: str) -> list[Any]:
+def _listed(entry: Mapping[str, Any], key: str) -> Sequence[Any]:
     found = entry.get(key, [])
-    if not isinstance(found, list):
+    if not isinstance(found, list | tuple):
         raise DataError(f"{key!r} must be a list, found {found!r:.40}")
     return found
 
@@ -248,6 +248,12 @@ def _label(label: Any) -> str:
     if not isinstance(label, str):
         raise DataError(f"a label must be a name, found {label!r:.40}")
     return label
+
+
+def _subset(subset: Any) -> str:
+    if not isinstance(subset, str):
+        raise DataError(f"'subset' must be a name, found {subset!r:.40}")
+    return subset
 
 
 def read_dialect(

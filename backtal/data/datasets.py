@@ -198,10 +198,7 @@ class DatasetFolder(VideoDataset):
         if usual.exists():
             return usual
         if self._other_spellings is None:
-            self._other_spellings = {}
-            for name, path in npz_files(self.root / "features").items():
-                if (other := self._other_spellings.setdefault(composed(name), path)) != path:
-                    raise DataError(f"{other} and {path}: features of one video; delete one")
+            self._other_spellings = {composed(n): path for n, path in npz_files(self.root / "features").items()}
         return self._other_spellings.get(composed(video.video_id), usual)
 
     def click_paths(self) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import zipfile
 from collections import Counter
@@ -18,6 +19,9 @@ from backtal.data.kinds import npz_fault
 from backtal.errors import ConfigError, DataError, name_some
 from backtal.files import atomic_path
 
+_LOG = logging.getLogger("backtal")
+_READ = {"features", "rgb", "flow", "duration", "num_frames", "spec", "start", "step"}
+_said_unused = set[tuple[str, ...]]()
 CROWDED = "more snippets than frames: are its features [T, D], where [D, T] is meant?"
 
 
@@ -248,6 +252,8 @@ def read_axis(
     Raises:
         DataError: naming `path`, if they are malformed or say nothing about the duration.
     """
+    if unused := arrays.keys() - _READ:
+        _say_unused(tuple(sorted(unused)), path)
     spec = None
     if "spec" in arrays:
         try:
@@ -275,6 +281,13 @@ def read_axis(
         if axis.step <= 0:
             raise DataError(f"{path}: start {axis.start} and step {axis.step} are no seconds of a time axis")
     return axis, spec
+
+
+def _say_unused(names: tuple[str, ...], path: str | Path) -> None:
+    """Say that arrays of a file are not read; once, as a dataset has them in every file."""
+    if names not in _said_unused:
+        _said_unused.add(names)
+        _LOG.warning(f"{path}: {', '.join(names)}: not used, here nor in other feature files")
 
 
 def _number(arrays: Mapping[str, np.ndarray], name: str, path: str | Path) -> float:
@@ -311,6 +324,8 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, zipfile.ZipFile(file) as members:
             if twice := [name for name, count in Counter(members.namelist()).items() if count > 1]:
                 raise ValueError(f"{name_some(twice)} is in it twice, and only one can count")
+            if not any(name.endswith(".npy") for name in members.namelist()):
+                raise ValueError("it holds no array")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: np.asarray(archive[name]) for name in archive.files}

@@ -14,7 +14,7 @@ import torch
 import backtal
 from backtal.data.annotations import Video
 from backtal.errors import DataError
-from backtal.files import atomic_path
+from backtal.files import atomic_path, composed
 from backtal.plot import (
     affinity_of_video,
     diagnosis_figure,
@@ -87,10 +87,12 @@ def render(
 
 
 def _links(videos: Path, out: Path) -> dict[str, str]:
-    """By video name, the file's URL as seen from the report."""
-    start = out.resolve().parent
-    files = sorted(path for path in videos.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
-    return {path.stem: quote(Path(os.path.relpath(path.resolve(), start)).as_posix()) for path in files}
+    """By video name, in the composed form of Unicode, the file's URL as seen from the report."""
+    start, found = out.resolve().parent, {}
+    for path in sorted(path for path in videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
+        name = path.relative_to(videos).with_suffix("").as_posix()
+        found[composed(name)] = quote(Path(os.path.relpath(path.resolve(), start)).as_posix())
+    return found
 
 
 def _percent(value: float) -> str:
@@ -200,7 +202,7 @@ def _videos(
         for number, score in enumerate(chosen, 1):
             video = measured.dataset.annotations.video(score.video_id)
             localized = found.get(video.video_id, Localization(video.video_id, video.duration, ()))
-            link = links.get(video.video_id)
+            link = links.get(composed(video.video_id))
             name = tag("a", video.video_id, href=link, target="_blank") if link else html(video.video_id)
             yield tag("h3", f"{heading} {number}: ", name, f", F1 {_percent(score.f1)}")
             figure = timeline_of_video(

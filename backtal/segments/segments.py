@@ -136,6 +136,8 @@ def _segment(entry: Any, where: str) -> Segment:
         (start, end), label = entry["segment"], entry["label"]
         if not isinstance(label, str):
             raise DataError(f"a label must be a name, found {label!r:.40}")
+        if not isinstance(entry["segment"], list):
+            raise DataError(f"'segment' must be a list [start, end], found {entry['segment']!r:.40}")
         return Segment(float(start), float(end), label, float(entry.get("score", 1.0)))
     except DataError as failure:
         raise DataError(f"{where}: {failure}") from None

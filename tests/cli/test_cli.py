@@ -82,6 +82,120 @@ def test_localize_skips_damaged_features_of_a_dataset(trained, tmp_path):
     assert set(json.loads((tmp_path / "p.json").read_text())["results"]) == {"v7"}
 
 
+def test_localize_does_the_others_where_one_cannot_be_read(trained, tmp_path):
+    v6, v7 = (trained / "data" / "features" / f"{name}.npz" for name in ("v6", "v7"))
+    for source in (v6, v7):
+        np.savez(tmp_path / source.name, features=np.load(source)["features"], duration=12.0)
+    np.save(tmp_path / "array.npy", np.ones((30, 8)))
+    np.savez(tmp_path / "transposed.npz", features=np.ones((30, 8)), duration=12.0)
+    (tmp_path / "film.mp4").write_bytes(b"")
+    names = ["v6.npz", "nowhere.npz", "array.npy", "transposed.npz", "film.mp4", "v7.npz"]
+    out = tmp_path / "p.json"
+    done = backtal("localize", *(tmp_path / name for name in names), "--model", trained / "run", "--out", out)
+    assert done.exit_code == 2
+    assert set(json.loads(out.read_text())["results"]) == {"v6", "v7"}
+    for part in (
+        "nowhere.npz: no such file or folder",
+        "array.npy: this is an array of numpy (.npy), not an .npz file",
+        "video transposed: features have 30 channels, expected 8; it has 8 snippets: are they [T, D]",
+        "film: the checkpoint does not say what extracted its features",
+    ):
+        assert part in done.stderr
+
+
+def test_localize_takes_a_folder_of_features(trained, tmp_path):
+    place = tmp_path / "new" / "features"
+    (place / "kitchen").mkdir(parents=True)
+    for name, source in (("a.NPZ", "v6"), ("kitchen/b.npz", "v7")):
+        features = np.load(trained / "data" / "features" / f"{source}.npz")["features"]
+        np.savez(tmp_path / "one.npz", features=features, duration=12.0)
+        (tmp_path / "one.npz").rename(place / name)
+    out = tmp_path / "p.json"
+    for given in (place, tmp_path / "new"):
+        done = backtal("localize", given, "--model", trained / "run", "--out", out)
+        assert done.exit_code == 0, done.output
+        assert list(json.loads(out.read_text())["results"]) == ["a", "kitchen/b"]
+    (place / "film.mp4").write_bytes(b"")
+    for given, message in ((place, "holds videos and feature files"), (tmp_path, "holds neither video nor feature")):
+        (tmp_path / "p.json").unlink(missing_ok=True)
+        other = tmp_path / "empty"
+        other.mkdir(exist_ok=True)
+        done = backtal("localize", given if given == place else other, "--model", trained / "run", "--out", out)
+        assert done.exit_code == 2
+        assert message in done.stderr
+
+
+def test_one_bad_feature_file_stops_neither_report_nor_diagnosis(trained, tmp_path):
+    pytest.importorskip("matplotlib")
+    data, found = shutil.copytree(trained / "data", tmp_path / "data"), tmp_path / "p.json"
+    (data / "features" / "v6.npz").write_bytes(b"damaged")
+    assert backtal("localize", data, "--model", trained / "run", "--out", found).exit_code == 2
+    measured = backtal("evaluate", found, "--data", data, "--json")
+    said = "1 of the 2 videos in subset 'test' are not among the predictions: v6; their instances count as missed"
+    assert said in measured.stderr
+    done = backtal("report", trained / "run", "--data", data, "--out", tmp_path / "r.html")
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "v6.npz: not a readable .npz file" in done.stderr
+    text = (tmp_path / "r.html").read_text()
+    assert "Could not be read: " in text
+    assert f"<b>{100 * json.loads(measured.stdout)['average']:.1f}</b>" in text
+    diagnosed = backtal("diagnose", found, "--data", data, "--model", trained / "run")
+    assert diagnosed.exit_code == 2
+    assert "no top-k frames: " in diagnosed.stderr
+    assert "kind of prediction" in diagnosed.stdout
+    (data / "features" / "v7.npz").unlink()
+    nothing = backtal("report", trained / "run", "--data", data, "--out", tmp_path / "r.html")
+    assert (nothing.exit_code, "none of the 2 videos can be used" in nothing.stderr) == (2, True)
+
+
+def test_curves_of_the_files_that_can_be_read(trained, tmp_path):
+    pytest.importorskip("matplotlib")
+    found, picture = tmp_path / "p.json", tmp_path / "map.png"
+    assert backtal("localize", trained / "data", "--model", trained / "run", "--out", found).exit_code == 0
+    other = tmp_path / "other.json"
+    other.write_text('{"results": {"elsewhere": []}}')
+    done = backtal("plot", "curves", found, other, tmp_path / "no.json", "--data", trained / "data", "--out", picture)
+    assert (done.exit_code, picture.exists()) == (2, True)
+    assert f"{other}: no prediction is for a video of the ground truth" in done.stderr
+    assert "no.json: cannot be read" in done.stderr
+
+
+def test_training_names_every_video_that_cannot_be_used(trained, tmp_path):
+    data = shutil.copytree(trained / "data", tmp_path / "data")
+    (data / "features" / "v1.npz").write_bytes(b"damaged")
+    (data / "features" / "v2.npz").unlink()
+    np.save(data / "features" / "v2.npy", np.ones((3, 2)))
+    done = backtal("train", data, "--out", tmp_path / "run", *SETTINGS)
+    assert done.exit_code == 2
+    assert "2 training videos cannot be used" in done.stderr
+    assert "v1.npz: not a readable .npz file" in done.stderr
+    assert "v2.npz: no such feature file; there is v2.npy" in done.stderr
+
+
+def test_training_says_what_it_is_told_twice_and_what_looks_transposed(trained, tmp_path):
+    data = shutil.copytree(trained / "data", tmp_path / "data")
+    for path in (data / "features").glob("*.npz"):
+        array = np.load(path)["features"][:, :20]
+        np.savez(path, features=np.repeat(array, 30, axis=1))
+    with (data / "clicks" / "A1.txt").open("a") as file:
+        file.write("v0,v0.mp4,1,run,1,1,1,1\n")
+    done = backtal("train", data, "--out", tmp_path / "run", *SETTINGS)
+    assert done.exit_code == 0, done.output
+    assert "1 action click(s) with a label that their video does not have: v0 at 1 s (run)" in done.stderr
+    assert "6 training video(s) with more snippets than frames: are its features [T, D]" in done.stderr
+
+
+def test_clicks_of_another_ending_are_named(trained, tmp_path):
+    data = shutil.copytree(trained / "data", tmp_path / "data")
+    (data / "clicks" / "A1.txt").rename(data / "clicks" / "A1.csv")
+    done = backtal("train", data, "--out", tmp_path / "run", *SETTINGS)
+    assert done.exit_code == 2
+    assert "no click file with the ending .txt; it holds A1.csv, to be named with --clicks" in done.stderr
+    (data / "clicks" / "A1.csv").rename(data / "clicks" / "A1.TXT")
+    assert backtal("train", data, "--out", tmp_path / "run", *SETTINGS).exit_code == 0
+
+
 def test_localize_in_bfloat16(trained, tmp_path):
     def scores(*options):
         done = backtal("localize", trained / "data", "--model", trained / "run", "--out", tmp_path / "p.json", *options)

@@ -135,6 +135,29 @@ BROKEN = {
     ),
 }
 SUSPICIOUS = {
+    "unlocated_videos": (
+        rewrite(lambda d: d["v7"].update(labels=["run"], annotations=[])),
+        "1 of 2 video(s) to measure on without start and end of their actions: v7\n      they are left out",
+    ),
+    "unlocated_labels": (
+        rewrite(lambda d: d["v6"].update(labels=["run"])),
+        "1 video(s) with labels of which it is not said when they occur: v6 (run)",
+    ),
+    "names_alike": (
+        lambda r: (
+            rewrite(lambda d: d.update(V6=d["v6"]))(r),
+            (r / "features" / "V6.npz").write_bytes((r / "features" / "v6.npz").read_bytes()),
+        ),
+        "2 videos whose names differ in nothing but upper and lower case: v6, V6",
+    ),
+    "crowded_features": (
+        rewrite(lambda d: d["v6"].update(fps=1)),
+        "with more snippets than frames: are its features [T, D], where [D, T] is meant?: v6 (",
+    ),
+    "foreign_label": (
+        among_clicks(Click(0.5), Click(3.0, "run")),
+        "A1.txt: 1 action click(s) with a label that their video does not have: v0 at 3 s (run)",
+    ),
     "extra_features": (lambda r: np.savez(r / "features" / "w.npz", features=1), "that are not annotated: w"),
     "feature_length": (features(lambda x: np.repeat(x, 2, 1)[:, : x.shape[1] * 5 // 4]), "v1 ("),
     "unlabelled_videos": (rewrite(lambda d: d["v7"].update(annotations=[])), "1 video(s) without any label: v7"),

@@ -1,4 +1,6 @@
+import io
 import json
+import warnings
 import zipfile
 
 import numpy as np
@@ -204,3 +206,91 @@ def test_a_named_field_of_the_spec_may_differ():
         model.localize(video, ignore_spec=["stride"])
     with pytest.raises(ConfigError, match="no field 'frames' to ignore"):
         model.localize(video, ignore_spec=["frames"])
+
+
+def beginning(content):
+    return lambda path: path.write_bytes(content)
+
+
+def with_torch(path):
+    torch.save({"features": torch.ones(3)}, path)
+
+
+def np_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.ones((3, 2)))
+
+
+def plain_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "no array")
+
+
+def twice(path):
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for value in (1, 2):
+            text = io.BytesIO()
+            np.save(text, np.full((2, 3), value))
+            archive.writestr("features.npy", text.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (np_array, "an array of numpy (.npy), not an .npz file; load it with"),
+        (with_torch, "a file of PyTorch, not an .npz file; load it with torch.load"),
+        (plain_zip, "this is an archive, not an .npz file; unpack it"),
+        (beginning(b"version https://git-lfs.github.com/spec/v1"), "a pointer of Git LFS"),
+        (beginning(b"<!DOCTYPE html><html>"), "a web page, not an .npz file; the download went wrong"),
+        (beginning(b"\x89HDF\r\n\x1a\n"), "an HDF5 file"),
+        (beginning(b"MATLAB 5.0 MAT-file"), "a MATLAB file"),
+        (beginning(b"\x1f\x8b\x08"), "this is an archive"),
+        (beginning(b"\x00\x00\x01\xba"), "this is a video"),
+        (beginning(b"\x00\x00\x00\x20ftypisom"), "this is a video"),
+        (beginning(b"RIFF\x00\x00\x00\x00AVI "), "this is a video"),
+        (beginning(b'{"results": 1}'), "this is JSON"),
+        (beginning(b""), "this is empty"),
+        (lambda path: np.savez(path, np.ones((2, 3))), "or `rgb` and `flow` (np.savez(path, features=array) names it)"),
+        (
+            lambda path: np.savez(path, features=np.ones((2, 3)), flow=np.ones((2, 3))),
+            "holds `features` and `flow`; keep",
+        ),
+        (twice, "features.npy is in it twice, and only one can count"),
+    ],
+)
+def test_a_file_that_is_something_else_is_recognised(tmp_path, make, message):
+    make(tmp_path / "v.npz")
+    for read in (lambda path: read_features(path, duration=9.0), lambda path: open_features(path).pieces):
+        with pytest.raises(DataError) as failure:
+            read(tmp_path / "v.npz")
+        assert f"{tmp_path / 'v.npz'}: " in str(failure.value)
+        assert message in str(failure.value)
+
+
+def test_missing_features_name_what_may_be_meant(tmp_path):
+    np.save(tmp_path / "Day1.npy", np.ones((3, 2)))
+    with pytest.raises(DataError, match=r"day1.npz: no such feature file; there is Day1.npy"):
+        read_features(tmp_path / "day1.npz")
+    with pytest.raises(DataError, match="no such feature file, and no folder"):
+        read_features(tmp_path / "nowhere" / "day1.npz")
+
+
+def test_arrays_that_are_not_read_are_named_once(tmp_path, caplog):
+    for name in ("a", "b"):
+        path = save(tmp_path / f"{name}.npz", features=np.ones((2, 3)), duration=9.0, audio_of_this_test=np.ones(3))
+        read_features(path)
+    assert caplog.text.count("a.npz: audio_of_this_test: not used, here nor in other feature files") == 1
+    assert "b.npz" not in caplog.text
+
+
+def test_transposed_features_are_recognised_where_they_do_not_fit(tmp_path):
+    spec = json.dumps({"dim": 3})
+    path = save(tmp_path / "v.npz", features=np.ones((20, 3)), duration=9.0, spec=np.array(spec))
+    with pytest.raises(DataError, match=r"20 channels, but its spec says 3, and 3 snippets: are they \[T, D\]"):
+        read_features(path)
+    video = VideoFeatures("v", torch.ones(20, 3), TimeAxis.even(3, 9.0))
+    with pytest.raises(DataError, match=r"20 channels, expected 3; it has 3 snippets: are they \[T, D\]"):
+        video.check(3, 1)
+    assert TimeAxis.even(100, 9.0, 90).is_crowded
+    assert not any(axis.is_crowded for axis in (TimeAxis.even(90, 9.0, 90), TimeAxis.even(1000, 9.0)))
