@@ -56,7 +56,8 @@ def diagnose(
     unread = None
     if model:
         try:
-            found = replace(found, top_frames=measure_top_frames(LocalizationModel.from_pretrained(model), dataset, truth))
+            top_frames = measure_top_frames(LocalizationModel.from_pretrained(model), dataset, truth)
+            found = replace(found, top_frames=top_frames)
         except DataError as failure:
             unread = failure
             click.echo(f"backtal diagnose: no top-k frames: {failure}", err=True)

@@ -1,6 +1,5 @@
 """Datasets: the folder of ``annotations.json``, ``clicks/*.txt`` and ``features/<video>.npz``."""
 
-import logging
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +11,10 @@ from backtal.clicks.files import read_clicks, write_clicks
 from backtal.data.annotations import Annotations, Video, read_annotations, write_annotations
 from backtal.data.features import VideoFeatures, read_features, write_features
 from backtal.errors import DataError, name_some
-from backtal.files import composed, is_taken, npz_files, progress, read_json, spelling, write_json
+from backtal.files import composed, is_taken, note, npz_files, progress, read_json, spelling, write_json
 
 SHORTEST = 5  # snippets: the smallest kernel that `backtal.training.for_dataset` derives from clicks
 _MARKER = ".conversion.json"
-_LOG = logging.getLogger("backtal")
 
 
 class VideoDataset:
@@ -129,7 +127,7 @@ class VideoDataset:
         durations = {name: video.duration for name, video in self.annotations.videos.items()}
         check_clicks(tracks, durations, self.labels)
         if foreign := foreign_clicks(tracks, self.annotations):
-            _LOG.warning(
+            note(
                 f"{len(foreign)} action click(s) with a label that their video does not have: {name_some(foreign)}; "
                 "either the click or the video's labels are wrong, and training is told both"
             )

@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import logging
 import math
-import zipfile
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backtal.data.kinds import npz_fault
-from backtal.errors import ConfigError, DataError, name_some
-from backtal.files import atomic_path
+from backtal.data.npy import load_npz
+from backtal.errors import ConfigError, DataError
+from backtal.files import atomic_path, note
 
-_LOG = logging.getLogger("backtal")
 _READ = {"features", "rgb", "flow", "duration", "num_frames", "spec", "start", "step"}
 _said_unused = set[tuple[str, ...]]()
 CROWDED = "more snippets than frames: are its features [T, D], where [D, T] is meant?"
@@ -232,7 +228,7 @@ def read_features(path: str | Path, *, duration: float | None = None, num_frames
             ``[D, T]`` with T >= 1, or says nothing about its duration.
     """
     path = Path(path)
-    arrays = _load_npz(path)
+    arrays = load_npz(path)
     features = torch.from_numpy(stack_channels(arrays, path))
     axis, spec = read_axis(arrays, path, *features.shape, duration=duration, num_frames=num_frames)
     return VideoFeatures(path.stem, features, axis, spec)
@@ -287,7 +283,7 @@ def _say_unused(names: tuple[str, ...], path: str | Path) -> None:
     """Say that arrays of a file are not read; once, as a dataset has them in every file."""
     if names not in _said_unused:
         _said_unused.add(names)
-        _LOG.warning(f"{path}: {', '.join(names)}: not used, here nor in other feature files")
+        note(f"{path}: {', '.join(names)}: not used, here nor in other feature files")
 
 
 def _number(arrays: Mapping[str, np.ndarray], name: str, path: str | Path) -> float:
@@ -317,31 +313,6 @@ def write_features(path: str | Path, video: VideoFeatures, *, half: bool = True)
         content["spec"] = np.array(json.dumps(dataclasses.asdict(video.spec)))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **content)
-
-
-def _load_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as members:
-            if twice := [name for name, count in Counter(members.namelist()).items() if count > 1]:
-                raise ValueError(f"{name_some(twice)} is in it twice, and only one can count")
-            if not any(name.endswith(".npy") for name in members.namelist()):
-                raise ValueError("it holds no array")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return {name: np.asarray(archive[name]) for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such feature file{_like(path)}") from None
-    except Exception as failure:  # a damaged archive raises anything
-        raise DataError(f"{path}: {npz_fault(path, failure)}") from failure
-
-
-def _like(path: Path) -> str:
-    """Names the files whose names say that they may be meant."""
-    try:
-        there = [other.name for other in path.parent.iterdir() if other.stem.casefold() == path.stem.casefold()]
-    except OSError:
-        return f", and no folder {path.parent}"
-    return f"; there is {name_some(sorted(there))}" if there else ""
 
 
 def stack_channels(arrays: Mapping[str, np.ndarray], path: str | Path) -> np.ndarray:

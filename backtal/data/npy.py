@@ -4,6 +4,7 @@ import math
 import pickle
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -139,3 +140,33 @@ def read_npz(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         raise
     except Exception as failure:  # a damaged archive raises anything
         raise DataError(f"{path}: {npz_fault(path, failure)}") from None
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file of numbers and texts.
+
+    Raises:
+        DataError: if it is missing, damaged or no such file, which is told apart, or an array is in it twice.
+    """
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as members:
+            if twice := [name for name, count in Counter(members.namelist()).items() if count > 1]:
+                raise ValueError(f"{name_some(twice)} is in it twice, and only one can count")
+            if not any(name.endswith(".npy") for name in members.namelist()):
+                raise ValueError("it holds no array")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: np.asarray(archive[name]) for name in archive.files}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such feature file{_like(path)}") from None
+    except Exception as failure:  # a damaged archive raises anything
+        raise DataError(f"{path}: {npz_fault(path, failure)}") from failure
+
+
+def _like(path: Path) -> str:
+    """Names the files whose names say that they may be meant."""
+    try:
+        there = [other.name for other in path.parent.iterdir() if other.stem.casefold() == path.stem.casefold()]
+    except OSError:
+        return f", and no folder {path.parent}"
+    return f"; there is {name_some(sorted(there))}" if there else ""

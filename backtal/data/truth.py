@@ -1,15 +1,12 @@
 """When actions occur in the videos of a subset, as far as anybody knows: what all that is measured is compared with."""
 
-import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from backtal.errors import DataError, name_some
-from backtal.files import spelling
+from backtal.files import note, spelling
 from backtal.segments.segments import Localization
-
-_LOG = logging.getLogger("backtal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +117,7 @@ class Truth:
     def _say(self, message: str) -> None:
         if message not in self._said:
             self._said[message] = None
-            _LOG.warning(message)
+            note(message)
 
     def _respelled(self, predictions: Iterable[Localization]) -> list[Localization]:
         """With names of videos and labels in the form of Unicode in which the dataset has them."""

@@ -1,6 +1,5 @@
 """Segments in time: the result types, temporal intersection over union, non-maximum suppression."""
 
-import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtal.errors import DataError
-from backtal.files import read_json, write_json
+from backtal.files import note, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
-
-
-_LOG = logging.getLogger("backtal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +123,7 @@ def read_predictions(path: str | Path) -> list[Localization]:
         unscored += sum("score" not in entry for entry in entries)
         found.append(Localization(str(video), math.nan, segments))
     if unscored:
-        _LOG.warning(f"{path}: {unscored} segment(s) without a score; they count as of score 1")
+        note(f"{path}: {unscored} segment(s) without a score; they count as of score 1")
     return found
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import logging
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -18,12 +17,10 @@ from backtal.clicks.clicks import BACKGROUND, ClickTrack
 from backtal.data.datasets import VideoDataset
 from backtal.data.features import CROWDED, TimeAxis, VideoFeatures, check_fit
 from backtal.errors import DataError, name_some
-from backtal.files import progress
+from backtal.files import note, progress
 from backtal.segments.segments import Localization
 from backtal.settings.config import NetworkConfig
 from backtal.training.teaching import Taught
-
-_LOG = logging.getLogger("backtal")
 
 
 class Example(NamedTuple):
@@ -161,7 +158,7 @@ class TrainingSet(Dataset[Example]):
             several = f"{len(unusable)} training videos cannot be used, see `backtal dataset check`: "
             raise DataError((several if len(unusable) > 1 else "") + name_some(unusable, 3))
         if crowded:
-            _LOG.warning(f"{len(crowded)} training video(s) with {CROWDED}: {name_some(crowded)}")
+            note(f"{len(crowded)} training video(s) with {CROWDED}: {name_some(crowded)}")
         assert first is not None
         self.feature_dim, self.feature_spec = first.features.shape[0], self.model.feature_spec or first.spec
         count, self.shortest = sum(lengths), min(lengths)
