@@ -22,3 +22,13 @@ def name_some(names, limit: int = 5) -> str:
     names = list(names)
     shown = ", ".join(str(name) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def install(extra: str) -> str:
+    """How to get the packages of an extra, for a message: in a checkout, and from the index once it is published there.
+
+    Example:
+        >>> install("video")
+        "pip install -e '.[video]' in a checkout of backtal; pip install 'backtal[video]' once it is published"
+    """
+    return f"pip install -e '.[{extra}]' in a checkout of backtal; pip install 'backtal[{extra}]' once it is published"

@@ -1,4 +1,4 @@
-"""Export a network as ONNX and find segments with onnxruntime alone. Needs ``pip install 'backtal[export]'``."""
+"""Export a network as ONNX and find segments with onnxruntime alone. Needs the extra `export`."""
 
 import tempfile
 from pathlib import Path

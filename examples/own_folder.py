@@ -1,4 +1,4 @@
-"""From arrays and clicks of your own to a trained model, its numbers and a picture. Needs ``backtal[plot]``."""
+"""From arrays and clicks of your own to a trained model, its numbers and a picture. Needs the extra `plot`."""
 
 import tempfile
 from pathlib import Path

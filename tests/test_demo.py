@@ -76,4 +76,4 @@ def test_without_matplotlib_the_picture_alone_is_missing(tmp_path, monkeypatch, 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     run(tmp_path / "demo", size=(6, 2), settings=["epochs=1", "hidden_dim=8"])
     assert not (tmp_path / "demo" / "timeline.png").exists()
-    assert 'pip install "backtal[plot]"' in capsys.readouterr().err
+    assert "pip install -e '.[plot]'" in capsys.readouterr().err

@@ -45,7 +45,7 @@ NOT_RUN = {
     "backtal ablate 7": "18 trainings; tests/training/test_experiment.py runs it smaller",
     "backtal tune data --model": "six trainings; tests/training/test_tune.py runs it smaller",
     "accelerate launch": "several processes; tests/training/test_train.py runs them",
-    "pip install 'backtal[annotate]'": "serves until it is stopped; tests/annotate/test_annotate_page.py uses it",
+    "pip install -e '.[annotate]'": "serves until it is stopped; tests/annotate/test_annotate_page.py uses it",
     "backtal annotate data --model": "serves until it is stopped; tests/annotate/test_annotate_page.py has suggestions",
     "backtal extract data/videos --extractor torchvision/s3d --out data/features\nbacktal train": "needs videos and "
     "weights; tests/annotate/test_annotate_page.py extracts and trains after annotating",
@@ -53,8 +53,8 @@ NOT_RUN = {
     "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/data/test_layouts.py has each",
     "backtal dataset import coded.boris data": "SRC stands for others' files; tests/cli/test_coded_cli.py has each",
     "backtal train DATA --out RUN --clicks A1.txt --clicks": "needs two projects' files; as tests/data/test_layouts.py",
-    "pip install 'backtal[video]'": "installs",
-    "pip install 'backtal[ray]'": "installs 591 MB; tests/video/test_ray.py runs it where Ray is there",
+    "pip install -e '.[video]'": "installs",
+    "pip install -e '.[ray]'": "installs 591 MB; tests/video/test_ray.py runs it where Ray is there",
     "backtal clicks stats THUMOS14": "needs THUMOS14's annotations; tests/cli/test_clicks_cli.py has it",
     "python benchmarks/": "measures for many minutes",
     'model = BackTALModel.from_pretrained("owner/name")': "needs the Hub; tests/hub/test_hub.py has a server",
@@ -213,7 +213,7 @@ def test_what_does_not_run_has_a_reason():
 def site(tmp_path_factory):
     for package in ("mkdocs", "material", "mkdocstrings_handlers", "latex2mathml"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install 'backtal[docs]'")
+            pytest.skip(f"{package} is not installed: pip install -e '.[docs]'")
     out = tmp_path_factory.mktemp("site")
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]

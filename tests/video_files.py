@@ -24,14 +24,22 @@ def write_video(
     b_frames: int = 0,
     rotation: int = 0,
     sound: float = 0.0,
+    rate: int | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write `picture(t)` ``[H, W, 3]`` for every time; `sound` seconds of silence from time 0."""
+    """Write `picture(t)` ``[H, W, 3]`` for every time; `sound` seconds of silence from time 0.
+
+    Times are kept to 1/90000 s; with `rate`, for codecs and containers that know no others, to frames at that rate.
+    """
     with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=30, options={"bf": str(b_frames)} if "264" in codec else {})
+        bf = {"bf": str(b_frames)} if codec in ("libx264", "mpeg4", "mpeg2video") else {}
+        stream = container.add_stream(codec, rate=rate or 30, options=bf)
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p" if size[0] % 2 == 0 and size[1] % 2 == 0 else "yuv444p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS if codec != "mpeg4" else 1000)
+        if codec == "mjpeg":
+            stream.pix_fmt = "yuvj420p"
+        base = Fraction(1, rate or (1000 if codec == "mpeg4" else TICKS))
+        stream.time_base = stream.codec_context.time_base = base
         if rotation:
             stream.set_display_rotation(rotation)
         voice = container.add_stream("aac", rate=8000, layout="mono") if sound else None
@@ -52,6 +60,30 @@ def write_video(
     return path
 
 
+def write_changing(path: Path, sizes: tuple[tuple[int, int], ...], *, flash: tuple[float, float]) -> Path:
+    """Write 5 s of grey pictures of each size in one stream on one clock at 25 a second, white in the `flash`."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width = sizes[0]
+        stream.pix_fmt = "yuv420p"
+        for place, (height, width) in enumerate(sizes):
+            encoder = stream.codec_context
+            if place:
+                encoder = av.CodecContext.create("libx264", "w")
+                encoder.height, encoder.width, encoder.pix_fmt = height, width, "yuv420p"
+                encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+            packets = []
+            for index in range(125 * place, 125 * (place + 1)):
+                value = 235 if flash[0] <= index / 25 < flash[1] else 60
+                frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), value, np.uint8), format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                packets += encoder.encode(frame)
+            for packet in [*packets, *encoder.encode(None)]:
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
 def write_sound(path: Path) -> Path:
     """Write two seconds of silence and no picture."""
     with av.open(str(path), "w") as container:
@@ -69,6 +101,16 @@ def flash(at: float, length: float = 0.2, size: tuple[int, int] = (64, 96)):
 
     def picture(time: float) -> np.ndarray:
         return np.full((*size, 3), 250 if at <= time + 1e-6 < at + length else 20, np.uint8)
+
+    return picture
+
+
+def noisy_flash(at: float, length: float = 0.2, size: tuple[int, int] = (64, 96)):
+    """As `flash`, over noise that never repeats, so that a file holds about as many bytes in every second."""
+
+    def picture(time: float) -> np.ndarray:
+        noise = np.random.default_rng(round(time * 1000)).integers(0, 90, (*size, 3), dtype=np.uint8)
+        return noise + np.uint8(160 if at <= time + 1e-6 < at + length else 0)
 
     return picture
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backtal.errors import DataError, name_some
-from backtal.video import is_video
+from backtal.video import videos_of
 
 _PLAYED = {".m4v", ".mkv", ".mov", ".mp4", ".ogv", ".webm"}
 
@@ -79,8 +79,7 @@ def open_folder(place: str | Path, data: str | Path | None = None) -> Folder:
         media, files = place.parent, [place]
     else:
         media = place / "videos" if (place / "videos").is_dir() else place
-        # macOS leaves a ._a.mp4 beside a.mp4 on disks of other systems.
-        files = sorted(path for path in media.iterdir() if is_video(path) and not path.name.startswith("."))
+        files = videos_of(media)
     # The name counts as it is given: `videos` may be a link to where there is room for them.
     media = media.resolve() if media.name == ".." else media.absolute()
     root = Path(data or (media.parent if media.name == "videos" else media)).resolve()

@@ -1,19 +1,17 @@
 """The frames that the page shows: two a second, decoded when asked for, several on one JPEG."""
 
-import contextlib
 import io
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from backtal.errors import DataError
-from backtal.video.decode import announced_end, frame_period, open_video, picture_of
+from backtal.video.decode import picture_of, shape_of
+from backtal.video.playback import Playback, survey
 
 RATE = 2  # frames per second that an annotator sees (section 4.2)
 SHEET = 16
@@ -21,6 +19,7 @@ HEIGHTS = (96, 192)
 _STEPS_BACK = (0.0, 2.0, 15.0, 120.0)
 _READ_ON = 10.0
 _WIDEST = 4.0
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -49,46 +48,31 @@ def count_of(duration: float) -> int:
 
 
 def read_facts(path: str | Path) -> Facts:
-    """Read what a file says of itself; only where it does not say how long it is, its packets are gone through.
+    """Read what a file says of itself; where it does not say how long it is, its packets are gone through.
 
     Raises:
         DataError: if the file cannot be read or holds no video.
     """
-    container, stream, start = open_video(path)
-    with container:
-        duration = announced_end(container, stream, start)
-        if not duration or not math.isfinite(duration):
-            duration = _last_packet(container, stream, start)
-        if not duration or duration <= 0:
+    way = survey(path)
+    with Playback(path) as playback:
+        duration = playback.announced if way is None else way.end
+        if not duration or not 0 < duration < math.inf:
             raise DataError(f"{path}: does not say how long it is (truncated or damaged?)")
+        first = next(playback.frames(), None)
+        if first is None:
+            raise DataError(f"{path}: not one frame could be decoded (truncated or damaged?)")
+        height, width = shape_of(first.frame)
+        stream = playback.stream
         rate = stream.average_rate or stream.guessed_rate
-        with contextlib.suppress(Exception):
-            frame = next(iter(container.decode(stream)))
-            height, width = picture_of(frame, None, _scaler()).shape[:2]
-            return Facts(duration, float(rate) if rate else None, stream.frames or None, width / height)
-        raise DataError(f"{path}: not one frame could be decoded (truncated or damaged?)")
-
-
-def _last_packet(container: Any, stream: Any, start: float) -> float:
-    end = 0.0
-    for packet in container.demux(stream):
-        if packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
-    container.seek(0)
-    return end
-
-
-def _scaler() -> Any:
-    from av.video.reformatter import VideoReformatter
-
-    return VideoReformatter()
+        return Facts(duration, float(rate) if rate else None, stream.frames or None, width / height)
 
 
 class Reader:
     """A video file that is kept open and gives the picture on display at any moment.
 
     The moments are those of `backtal.video.Video`: time counts from when a player starts the file, and a frame that
-    comes up to half a frame later counts. Going on from where it was costs no seeking.
+    comes up to half a frame later counts. Going on from where it was costs no seeking. All pictures have the shape of
+    the file's first.
 
     Args:
         path: the file.
@@ -98,20 +82,19 @@ class Reader:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._open()
-        self._early = min(frame_period(self._stream), 1 / RATE) / 2
-        self._scaler = _scaler()
-        self._coming: Iterator[tuple[float, Any]] = iter(())
-        self._shown: tuple[float, Any] | None = None
-        self._next: tuple[float, Any] | None = None
+        from av.video.reformatter import VideoReformatter
 
-    def _open(self) -> None:
-        self._container, self._stream, self._start = open_video(self.path, threads=2)
+        self.path = Path(path)
+        self._playback = Playback(path, threads=2)
+        self._early = min(self._playback.period, 1 / RATE) / 2
+        self._scaler = VideoReformatter()
+        self._coming = self._playback.frames()
+        self._shown, self._next = None, next(self._coming, None)
+        self._shape = shape_of(self._next.frame) if self._next else (1, 1)
 
     def close(self) -> None:
         """Close the file."""
-        self._container.close()
+        self._playback.close()
 
     def pictures(self, times: list[float], height: int) -> list[np.ndarray]:
         """The pictures ``[height, W, 3]`` on display at `times`, which rise.
@@ -119,57 +102,32 @@ class Reader:
         Raises:
             DataError: if nothing can be decoded there.
         """
-        if self._shown is None or not -self._early <= times[0] - self._shown[0] < _READ_ON:
+        if self._shown is None or not -self._early - _ROUNDING <= times[0] - self._shown.time < _READ_ON:
             self._seek(times[0])
         found, made = [], (None, np.empty(0))
         for time in times:
-            while self._next is not None and self._next[0] - self._early <= time:
+            while self._next is not None and self._next.time - self._early <= time + _ROUNDING:
                 self._shown, self._next = self._next, next(self._coming, None)
             shown = self._shown or self._next
             if shown is None:
                 raise DataError(f"{self.path}: nothing could be decoded at {time:.1f} s (truncated or damaged?)")
             if made[0] is not shown:
-                made = (shown, picture_of(shown[1], self._size(shown[1], height), self._scaler))
+                size = height, width_of(self._shape[1] / self._shape[0], height)
+                made = (shown, picture_of(shown.frame, size, self._scaler, self._shape))
             found.append(made[1])
         return found
 
-    def _size(self, frame: Any, height: int) -> tuple[int, int]:
-        turned = round(frame.rotation / 90) % 2
-        aspect = frame.height / frame.width if turned else frame.width / frame.height
-        return height, width_of(aspect, height)
-
     def _seek(self, time: float) -> None:
         """Go to the last key frame that is not after `time`; indexes that are wrong cost further attempts."""
-        from av.error import FFmpegError
-
         for back in (*_STEPS_BACK, None):
             if back is None:
-                self.close()
-                self._open()
+                self._playback.rewind()
             else:
-                target = int((max(time - back, 0.0) + self._start) / self._stream.time_base)
-                with contextlib.suppress(FFmpegError):
-                    self._container.seek(target, stream=self._stream, backward=True)
-            self._coming = self._decoded()
+                self._playback.seek(time - back)
+            self._coming = self._playback.frames()
             self._shown, self._next = None, next(self._coming, None)
-            if self._next is not None and self._next[0] - self._early <= time:
+            if self._next is not None and self._next.time - self._early <= time + _ROUNDING:
                 return
-
-    def _decoded(self) -> Iterator[tuple[float, Any]]:
-        """Frames with their second, in order; what cannot be decoded is passed over."""
-        from av.error import EOFError, FFmpegError
-
-        packets, last = self._container.demux(self._stream), -math.inf
-        while True:
-            try:
-                for frame in next(packets).decode():
-                    if frame.time is not None and (time := frame.time - self._start) > last:
-                        last = time
-                        yield time, frame
-            except (StopIteration, EOFError):
-                return
-            except FFmpegError:
-                continue
 
 
 def width_of(aspect: float, height: int) -> int:

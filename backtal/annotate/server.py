@@ -37,7 +37,7 @@ class FileFacts:
     """`read_facts` of each video, read once."""
 
     def __init__(self, folder: Folder) -> None:
-        self._folder, self._lock = folder, threading.Lock()
+        self._folder, self._locks = folder, {video: threading.Lock() for video in folder.videos}
         self._known: dict[str, Facts] = {}
 
     def __call__(self, video: str) -> Facts:
@@ -46,9 +46,10 @@ class FileFacts:
         Raises:
             DataError: if its file cannot be read.
         """
-        with self._lock:
+        path = self._folder.video(video)
+        with self._locks[video]:
             if video not in self._known:
-                self._known[video] = read_facts(self._folder.video(video))
+                self._known[video] = read_facts(path)
             return self._known[video]
 
     def known(self) -> dict[str, Facts]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from backtal.cli.command import Command, read_labels
+from backtal.errors import install
 
 
 @click.command(cls=Command)
@@ -55,13 +56,13 @@ def annotate(
       backtal train DATA --out RUN --clicks me.txt
     """
     from backtal.annotate import open_folder
-    from backtal.video.decode import import_av
+    from backtal.video.containers import import_av
 
     import_av()
     try:
         from backtal.annotate.server import serve
     except ImportError as failure:
-        raise ImportError(f'the page needs a web server: pip install "backtal[annotate]" ({failure})') from None
+        raise ImportError(f"the page needs a web server ({failure}): {install('annotate')}") from None
     folder = open_folder(place, data)
     for file, reason in folder.left_out.items():
         click.echo(f"backtal annotate: {file} is left out: {reason}", err=True)

@@ -156,7 +156,7 @@ def localize(
     from backtal.nn.pretrained import LocalizationModel
     from backtal.segments.segments import write_predictions
     from backtal.settings.config import Recipe
-    from backtal.video import is_video
+    from backtal.video import opens_as_video
 
     if out.is_dir():
         raise DataError(f"{out}: is a folder; --out names the predictions file to write")
@@ -183,7 +183,7 @@ def localize(
         raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
     model.localization = changed.localization
     options: dict = {"ignore_spec": ignore_spec}
-    films = [name for name, (path, read) in videos.items() if read is None and is_video(path)]
+    films = [name for name, (path, read) in videos.items() if read is None and opens_as_video(path)]
     if films:
         try:
             options |= {"extractor": model.extractor(extractor_name, weights), "keep_damaged": keep_damaged}
@@ -195,8 +195,12 @@ def localize(
     for name, (path, read) in progress(videos.items(), desc="localizing", unit="video"):
         try:
             found.append(replace(localize_together(models, read() if read else path, **options), video_id=name))
+        except (ConfigError, ImportError):
+            raise
         except (DataError, OSError) as failure:
             failed.append(failure)
+        except Exception as failure:  # FFmpeg's or the extractor's: the other videos are done all the same
+            failed.append(DataError(f"{path}: {type(failure).__name__}: {failure}"))
     for failure in failed:
         click.echo(f"backtal localize: {failure}", err=True)
     if found:
@@ -242,7 +246,6 @@ def tune(
       backtal tune DATA --model RUN --out TUNED --kernel-size 5 --kernel-size 17 --kernel-size 33
     """
     from backtal.data.datasets import DatasetFolder
-    from backtal.errors import ConfigError
     from backtal.files import read_json
     from backtal.nn.pretrained import LocalizationModel
     from backtal.settings.architectures import read_recipe
@@ -286,7 +289,7 @@ def _videos(path: Path, subset: str) -> Iterator[tuple[str, Path, Callable | Non
     """
     from backtal.data.datasets import DatasetFolder
     from backtal.files import npz_files
-    from backtal.video import is_video
+    from backtal.video import videos_of
 
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
@@ -297,7 +300,7 @@ def _videos(path: Path, subset: str) -> Iterator[tuple[str, Path, Callable | Non
         for video in folder.annotations.subset(subset):
             yield video.video_id, path, lambda video=video: folder.features(video)
     else:
-        films = [file for file in sorted(path.iterdir()) if is_video(file)]
+        films = videos_of(path)
         features = npz_files(path / "features" if (path / "features").is_dir() else path)
         if bool(films) == bool(features):
             held = "videos and feature files: name those that are meant" if films else "neither video nor feature file"

@@ -166,10 +166,13 @@ def timeline(
     from backtal.data.features import read_features
     from backtal.nn.pretrained import LocalizationModel
     from backtal.plot import save, timeline_of_features, timeline_of_video
+    from backtal.video import Video, opens_as_video
 
     if data.is_file():
         if video or clicks:
             raise click.UsageError(f"{data} is one video: --video and --clicks need a dataset folder")
+        if opens_as_video(data):
+            raise DataError(f"{data}: a video; draw its features (`backtal extract`), with --frames {data}")
         features = read_features(data)
         duration, draw = features.axis.duration, partial(timeline_of_features, features)
     else:
@@ -182,10 +185,8 @@ def timeline(
     models = {name: LocalizationModel.from_pretrained(name) for name in names}
     frames = None
     if film:
-        from backtal.video import Video
-
         fps = 20 / duration
-        frames = [(index / fps, picture) for index, picture in enumerate(Video(film, fps, size=120))]
+        frames = [(index / fps, picture) for index, picture in enumerate(Video(film, fps, size=120, keep_damaged=True))]
     save(draw(models, frames=frames, least_score=least_score), out)
 
 

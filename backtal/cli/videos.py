@@ -73,8 +73,6 @@ def extract(
         report = extract_files(paths, chosen_extractor(**chosen), out, **options)
     for path, reason in report.failed.items():
         click.echo(f"backtal extract: {path}: {reason}", err=True)
-    for path, reason in report.damaged.items():
-        click.echo(f"backtal extract: {path}: {reason}; the rest was used", err=True)
     counts = f"wrote {len(report.written)}, kept {len(report.kept)}, failed {len(report.failed)}"
     click.echo(f"{counts}: {out}", err=True)
     click.echo(json.dumps(report.to_dict(), indent=1))

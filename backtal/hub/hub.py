@@ -6,15 +6,17 @@ it is read safely, is in `backtal.hub.checkpoint`.
 
 import dataclasses
 import os
+import queue
 import re
 import tempfile
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from backtal.errors import CheckpointError
+from backtal.errors import CheckpointError, name_some
 from backtal.hub.checkpoint import CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig, load_config, save, shorten
 from backtal.settings.presets import RECIPES
 
@@ -28,6 +30,7 @@ PUBLISHED: dict[str, tuple[str, str | None]] = {
 BUNDLED = {"shrec22": Path(__file__).parent / "checkpoints" / "shrec22"}
 
 _REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>.+))?", re.ASCII)
+_PATIENCE = 2.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -69,7 +72,11 @@ def fetch(
     repository, wanted = PUBLISHED[name] if name in PUBLISHED else _parse(name)
     if name not in PUBLISHED and None not in (wanted, revision) and wanted != revision:
         raise CheckpointError(f"{name}: revision={revision!r} was given too; give one of them")
+    if name == repository and revision is None:
+        _check_is_no_folder(name)
     source = _Repository(name, repository, revision or wanted, cache_dir, token, local_files_only)
+    if not source.needs_no_request() and (trouble := source.trouble()):
+        source = dataclasses.replace(source, local_files_only=True, unreachable=trouble)
     folder = source.download(CONFIG_FILE).parent
     load_config(folder)
     # The commit of the first file, so that both are of one commit even where a branch moves in between.
@@ -100,6 +107,17 @@ def _parse(name: str) -> tuple[str, str | None]:
     return match["repository"], match["revision"]
 
 
+def _check_is_no_folder(name: str) -> None:
+    """Say at once that a run folder is missing whose parent is there: nobody means the Hub then."""
+    parent = Path(name).parent
+    if parent.is_dir() and name not in (repository for repository, _ in PUBLISHED.values()):
+        runs = sorted(path.name for path in parent.iterdir() if (path / CONFIG_FILE).is_file())
+        holds = f"holds the runs {name_some(runs)}" if runs else "holds no run"
+        raise CheckpointError(
+            f"{name}: no such folder; {parent} is here and {holds} (the Hub's repository of that name is {name}@main)"
+        )
+
+
 def _bundled(name: str, revision: str | None) -> Path:
     if revision is not None:
         raise CheckpointError(f"{name}: is part of backtal and has no revisions, but revision={revision!r} was given")
@@ -116,6 +134,39 @@ class _Repository:
     cache_dir: str | Path | None
     token: str | bool | None
     local_files_only: bool
+    unreachable: str = ""
+
+    def needs_no_request(self) -> bool:
+        """Whether the files are not asked for: requests are off, or the commit is in the cache."""
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        if self.local_files_only or constants.HF_HUB_OFFLINE:
+            return True
+        exact = self.revision is not None and _COMMIT.fullmatch(self.revision)
+        where = {"cache_dir": self.cache_dir, "revision": self.revision}
+        files = (CONFIG_FILE, WEIGHTS_FILE)
+        return bool(exact) and all(isinstance(try_to_load_from_cache(self.repository, f, **where), str) for f in files)
+
+    def trouble(self) -> str:
+        """Why the Hub cannot be reached, found out in `_PATIENCE` seconds; its own client tries for half a minute."""
+        from huggingface_hub import constants
+        from huggingface_hub.utils import get_session
+
+        answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        session, address = get_session(), f"{constants.ENDPOINT}/api/models/{self.repository}"
+
+        def ask() -> None:
+            try:
+                session.head(address, timeout=_PATIENCE)
+                answers.put("")
+            except Exception as failure:  # its HTTP client's, which changes between versions
+                answers.put(_first_line(failure))
+
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            return answers.get(timeout=_PATIENCE)
+        except queue.Empty:
+            return f"no answer within {_PATIENCE:g} s"
 
     def download(self, filename: str) -> Path:
         from huggingface_hub import hf_hub_download
@@ -147,6 +198,8 @@ class _Repository:
         if isinstance(failure, errors.RevisionNotFoundError):
             return f"no such revision at {page}"
         if isinstance(failure, errors.LocalEntryNotFoundError):
+            if self.unreachable:
+                return f"not in the cache, and asking {constants.ENDPOINT} failed: {self.unreachable}{nor_folder}"
             if self.local_files_only or constants.HF_HUB_OFFLINE:
                 return f"not in the cache, and requests are off (local_files_only or HF_HUB_OFFLINE){nor_folder}"
             cause = failure.__cause__ or failure

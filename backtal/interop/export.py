@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backtal.errors import ConfigError
+from backtal.errors import ConfigError, install
 from backtal.files import atomic_path
 from backtal.nn.pretrained import LocalizationModel
 
@@ -90,7 +90,7 @@ def export(model: LocalizationModel, path: str | Path, format: str = "onnx", *, 
         raise ConfigError(f"unknown format {format!r}; known are {', '.join(FORMATS)}")
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if format == "onnx" and missing:
-        raise ImportError(f'ONNX export needs {", ".join(missing)}: pip install "backtal[export]"')
+        raise ImportError(f"ONNX export needs {', '.join(missing)}: {install('export')}")
     names, path, graph = model.exports, Path(path), Graph(model)
     described = {"architecture": model.architecture, "model": asdict(model.config)}
     metadata = json.dumps(described | {"localization": asdict(model.localization)})
@@ -146,7 +146,7 @@ def open_onnx(path: str | Path) -> Runner:
     try:
         import onnxruntime
     except ImportError:
-        raise ImportError('running ONNX files needs onnxruntime: pip install "backtal[export]"') from None
+        raise ImportError(f"running ONNX files needs onnxruntime: {install('export')}") from None
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(features: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:

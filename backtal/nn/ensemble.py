@@ -57,9 +57,9 @@ def localize_together(
         if model.grid != first.grid:
             raise ConfigError(f"the models of an ensemble differ in what they predict: {first.grid} and {model.grid}")
     if not isinstance(video, VideoFeatures):
-        from backtal.video import extract_file, is_video
+        from backtal.video import extract_file, opens_as_video
 
-        if is_video(video):
+        if opens_as_video(video):
             video = extract_file(video, extractor or models[0].extractor(), **options)
     video = first.prepare(video, ignore_spec=ignore_spec)
     together = first.combine([model.run(video, ignore_spec=ignore_spec) for model in models])

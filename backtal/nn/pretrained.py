@@ -189,12 +189,10 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         """
         if isinstance(video, VideoFeatures):
             return self._localize(Source.of(video), ignore_spec)
-        from backtal.video import is_video
+        from backtal.video import FeatureStream, opens_as_video
 
-        if not is_video(video):
+        if not opens_as_video(video):
             return self._localize(open_features(video), ignore_spec)
-        from backtal.video import FeatureStream
-
         stream = FeatureStream(video, extractor or self.extractor(), **{"device": self._weight.device, **options})
         spec = stream.extractor.spec
         source = Source(Path(video).stem, int(spec.dim or 0), None, spec, stream, lambda: stream.axis)

@@ -1,4 +1,4 @@
-"""Pictures. Needs matplotlib: ``pip install "backtal[plot]"``.
+"""Pictures. Needs matplotlib, the extra `plot`.
 
 Every function returns a matplotlib `Figure`, to be saved with ``figure.savefig("picture.png", dpi=150)``.
 """

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from backtal.data.features import TimeAxis
 from backtal.errors import DataError
 from backtal.plot.style import COLOURS, INK, TRUTH, new_figure, tidy
+from backtal.plot.text import finished
 from backtal.segments.segments import Localization, Segment
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def affinity_mask(
         )
     if title:
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    return figure
+    return finished(figure)
 
 
 def _two_frames(truth: Sequence[Segment], duration: float) -> list[float]:

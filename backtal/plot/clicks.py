@@ -1,12 +1,13 @@
 """Where clicks lie in their background stretches, as the paper's Fig. 7."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backtal.data.click_stats import BINS, ClickReport
 from backtal.errors import DataError
 from backtal.plot.style import INK, TRUTH, new_figure, style, tidy
+from backtal.plot.text import finished, legend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +35,8 @@ def click_positions(report: ClickReport, *, title: str | None = None) -> "Figure
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [3, 2]})
     width, tenths = 0.8 / len(annotators), (np.arange(BINS) + 0.5) / BINS
-    left.axhline(100 / BINS, color=INK, linestyle=":", linewidth=1, label="uniform")
+    handles: list[Any] = [left.axhline(100 / BINS, color=INK, linestyle=":", linewidth=1)]
+    names = ["uniform"]
     fewest = min(len(stats.positions) for stats in annotators.values())
     right.axhspan(*(sign * 100 * _CRITICAL / fewest**0.5 for sign in (-1, 1)), color=TRUTH)
     right.axhline(0, color=INK, linestyle=":", linewidth=1)
@@ -42,8 +44,8 @@ def click_positions(report: ClickReport, *, title: str | None = None) -> "Figure
         look = style(index)
         place = tenths + (index - (len(annotators) - 1) / 2) * width / BINS
         bar = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0.5}
-        label = f"{name}: {len(stats.positions)} clicks, KS distance {stats.uniformity[0]:.3f}"
-        left.bar(place, 100 * stats.histogram, width / BINS, label=label, **bar)
+        handles.append(left.bar(place, 100 * stats.histogram, width / BINS, **bar))
+        names.append(f"{name}: {len(stats.positions)} clicks, KS distance {stats.uniformity[0]:.3f}")
         excess = 100 * (np.arange(1, len(stats.positions) + 1) / len(stats.positions) - stats.positions)
         right.plot(stats.positions, excess, color=look.colour, linestyle=look.dash, linewidth=1.2)
     reach = max(map(abs, right.get_ylim()))
@@ -53,7 +55,7 @@ def click_positions(report: ClickReport, *, title: str | None = None) -> "Figure
         tidy(ax, x="position in the background stretch", y=y)
     left.set_label("histogram")
     right.set_label("excess")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    legend(figure, handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     if title:
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    return figure
+    return finished(figure)

@@ -12,6 +12,7 @@ from backtal.errors import DataError
 from backtal.evaluation.evaluate import DetectionReport, match, tables
 from backtal.files import read_lines
 from backtal.plot.style import INK, new_figure, style, tidy
+from backtal.plot.text import finished, legend
 from backtal.segments.segments import Localization
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def training_curves(log: str | Path | Sequence[Mapping[str, float]], *, title: s
     epochs = [row["epoch"] for row in rows]
     for index, (ax, term) in enumerate(zip(grid, terms, strict=False)):
         look = style(0)
-        ax.plot(epochs, [row[term] for row in rows], color=look.colour, linewidth=1.5, label="training")
+        ax.plot(epochs, [row[term] for row in rows], color=look.colour, linewidth=1.5)
         if term == "total" and "held_out" in rows[0]:
             held = style(1)
-            ax.plot(epochs, [row["held_out"] for row in rows], color=held.colour, linestyle=held.dash, label="held out")
-            ax.legend(frameon=False, fontsize=7)
+            ax.plot(epochs, [row["held_out"] for row in rows], color=held.colour, linestyle=held.dash)
+            legend(ax, ax.lines, ["training", "held out"], frameon=False, fontsize=7)
         tidy(ax, _NAMES.get(term, term), x="epoch" if index >= len(terms) - columns else "")
         ax.title.set_fontsize(8)
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
@@ -70,7 +71,7 @@ def training_curves(log: str | Path | Sequence[Mapping[str, float]], *, title: s
         ax.remove()
     if title:
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    return figure
+    return finished(figure)
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
@@ -108,14 +109,14 @@ def map_over_tiou(reports: Mapping[str, DetectionReport], *, title: str | None =
     """
     figure = new_figure(4.8, 3.4)
     ax = figure.subplots()
-    for index, (name, report) in enumerate(reports.items()):
-        look = style(index)
-        _line(ax, report.tiou, 100 * report.mean_ap, index, f"{name} (mean {100 * report.average:.1f})", look.marker)
+    for index, report in enumerate(reports.values()):
+        _line(ax, report.tiou, 100 * report.mean_ap, index, style(index).marker)
     ax.set_ylim(0, 103)
     ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    ax.legend(frameon=False, fontsize=8, loc="lower left")
+    names = [f"{name} (mean {100 * report.average:.1f})" for name, report in reports.items()]
+    legend(ax, ax.lines, names, frameon=False, fontsize=8, loc="lower left")
     tidy(ax, title or "", x="temporal IoU", y="mAP (%)")
-    return figure
+    return finished(figure)
 
 
 def precision_recall(
@@ -153,7 +154,7 @@ def precision_recall(
     lines = -(-len(panels) // columns)
     figure = new_figure(max(4.8, 2.3 * columns), 3.4 if lines == 1 else 2.3 * lines + 0.6)
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for index, (name, found) in enumerate(predictions.items()):
+    for index, found in enumerate(predictions.values()):
         both = tables(found, ground_truth)
         right = match(both.predicted, both.truth, np.array([tiou]))[0] >= 0
         for ax, label in zip(grid, panels, strict=False):
@@ -164,7 +165,7 @@ def precision_recall(
             hits = np.cumsum(right[of])
             recall, precision = hits / len(both.truth.classes[among]), hits / np.arange(1, len(hits) + 1)
             start = precision[:1] if len(hits) else [0.0]
-            _line(ax, 100 * np.array([0, *recall]), 100 * np.array([*start, *precision]), index, name, None)
+            _line(ax, 100 * np.array([0, *recall]), 100 * np.array([*start, *precision]), index, None)
     for index, (ax, label) in enumerate(zip(grid, panels, strict=False)):
         ax.set(xlim=(0, 101), ylim=(0, 103))
         ax.grid(color="#DDDDDD", linewidth=0.6)
@@ -175,13 +176,11 @@ def precision_recall(
     for ax in grid[len(panels) :]:
         ax.remove()
     if len(predictions) > 1:
-        grid[0].legend(frameon=False, fontsize=8, loc="lower left")
-    return figure
+        legend(grid[0], grid[0].lines, predictions, frameon=False, fontsize=8, loc="lower left")
+    return finished(figure)
 
 
-def _line(
-    ax: "Axes", x: Sequence[float] | np.ndarray, y: np.ndarray, index: int, name: str, marker: str | None
-) -> None:
+def _line(ax: "Axes", x: Sequence[float] | np.ndarray, y: np.ndarray, index: int, marker: str | None) -> None:
     look = style(index)
-    ax.plot(x, y, color=look.colour, linestyle=look.dash, marker=marker, markersize=4.5, linewidth=1.6, label=name)
+    ax.plot(x, y, color=look.colour, linestyle=look.dash, marker=marker, markersize=4.5, linewidth=1.6)
     ax.tick_params(colors=INK)

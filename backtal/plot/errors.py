@@ -7,6 +7,7 @@ import numpy as np
 
 from backtal.evaluation.diagnose import ERRORS, KINDS, Diagnosis
 from backtal.plot.style import HATCHES, INK, Style, new_figure, style, tidy
+from backtal.plot.text import finished, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,10 +47,10 @@ def diagnosis_figure(diagnoses: Mapping[str, Diagnosis] | Diagnosis, *, title: s
         for ax, label in zip(row, ("kinds", "gain", "missed"), strict=True):
             ax.set_label(prefix + label)
     handles, names = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5, handleheight=1.1)
+    legend(figure, handles, names, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5, handleheight=1.1)
     if title:
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    return figure
+    return finished(figure)
 
 
 def _draw_kinds(ax: "Axes", diagnosis: Diagnosis, prefix: str) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtal.errors import DataError
+from backtal.errors import DataError, install
 from backtal.files import atomic_path
+from backtal.plot.text import told
 from backtal.segments.segments import Localization
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def new_figure(width: float, height: float) -> "Figure":
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
-        raise ImportError('pictures need matplotlib: pip install "backtal[plot]"') from None
+        raise ImportError(f"pictures need matplotlib: {install('plot')}") from None
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.05))
 
 
@@ -77,7 +78,7 @@ def save(figure: "Figure", path: str | Path, dpi: int = 150) -> None:
     ending = Path(path).suffix.lstrip(".").lower()
     if ending not in kinds:
         raise DataError(f"{path}: the ending must name a form of picture: {', '.join(sorted(kinds))}")
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, told():
         figure.savefig(temporary, format=ending, dpi=dpi)
 
 

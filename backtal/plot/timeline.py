@@ -10,6 +10,7 @@ from backtal.clicks.clicks import ClickTrack
 from backtal.data.features import TimeAxis
 from backtal.errors import DataError
 from backtal.plot.style import FOREGROUND, INK, TRUTH, Style, new_figure, styles_of
+from backtal.plot.text import finished, legend, width_of
 from backtal.segments.segments import Localization, Segment
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ def timeline(
     last.spines["bottom"].set_visible(True)
     if title:
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    figure.legend(
-        handles=_legend(styles, bool(foreground), clicks),
+    legend(
+        figure,
+        *_legend(styles, bool(foreground), clicks),
         loc="outside lower center",
         ncols=8,
         frameon=False,
@@ -122,7 +124,7 @@ def timeline(
         handlelength=2.2,
         handleheight=1.1,
     )
-    return figure
+    return finished(figure)
 
 
 def _lanes(segments: Iterable[Segment]) -> list[int]:
@@ -177,7 +179,7 @@ def _draw_bars(
             edgecolor="white",
             linewidth=0.8,
         )
-        if segment.duration > (len(text(segment)) + 2) * _LETTER * video.duration:
+        if segment.duration > (width_of(text(segment)) + 2) * _LETTER * video.duration:
             middle, box = (segment.start + segment.end) / 2, {"facecolor": "white", "linewidth": 0, "pad": 1.2}
             ax.text(middle, lane, text(segment), fontsize=7, color=INK, ha="center", va="center", bbox=box)
     ax.set_ylim(max(lanes, default=0) + 0.5, -0.5)
@@ -261,16 +263,15 @@ def _times(length: int, axis: TimeAxis | None, duration: float) -> np.ndarray:
     return (axis or TimeAxis.even(length, duration)).rescaled(length).middles()
 
 
-def _legend(styles: Mapping[str, Style], foreground: bool, clicks: ClickTrack | None) -> list[Any]:
+def _legend(styles: Mapping[str, Style], foreground: bool, clicks: ClickTrack | None) -> tuple[list[Any], list[str]]:
+    """What the legend shows, and the names."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [
-        Patch(facecolor=style.colour, hatch=style.hatch, edgecolor="white", label=label)
-        for label, style in styles.items()
-    ]
+    shown: dict[str, Any] = {}
     if foreground:
-        handles.append(Line2D([], [], linestyle=":", color=FOREGROUND, label="foreground weight"))
+        shown["foreground weight"] = Line2D([], [], linestyle=":", color=FOREGROUND)
     if clicks:
-        handles.append(Line2D([], [], linestyle="", marker="^", color=INK, label="background click"))
-    return handles
+        shown["background click"] = Line2D([], [], linestyle="", marker="^", color=INK)
+    patches = [Patch(facecolor=style.colour, hatch=style.hatch, edgecolor="white") for style in styles.values()]
+    return [*patches, *shown.values()], [*styles, *shown]

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from backtal.plot.text import told
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -80,7 +82,8 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], *, total: bool = F
 def picture(figure: "Figure", alt: str) -> Html:
     """A figure as an image that is part of the page, fine enough for print; on a small screen it scrolls sideways."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=192, metadata={"Software": None})
+    with told():
+        figure.savefig(buffer, format="png", dpi=192, metadata={"Software": None})
     data, width = base64.b64encode(buffer.getvalue()).decode("ascii"), round(96 * figure.get_figwidth())
     image = f'<img alt="{escape(alt)}" width="{width}" src="data:image/png;base64,{data}">'
     return tag("div", Html(image), class_="wide", style=f"--least: {min(width, 640)}px")

@@ -27,8 +27,7 @@ from backtal.plot.timeline import Frames
 from backtal.report.html import Html, html, page, picture, settings, table, tag
 from backtal.report.measure import Measured, MeasuredRun
 from backtal.segments.segments import Localization, Segment
-
-VIDEO_SUFFIXES = (".mp4", ".webm", ".m4v", ".mov", ".mkv", ".ogv", ".avi")
+from backtal.video import is_video
 
 
 def write_report(
@@ -89,7 +88,7 @@ def render(
 def _links(videos: Path, out: Path) -> dict[str, str]:
     """By video name, in the composed form of Unicode, the file's URL as seen from the report."""
     start, found = out.resolve().parent, {}
-    for path in sorted(path for path in videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
+    for path in sorted(path for path in videos.rglob("*") if is_video(path) and not path.name.startswith(".")):
         name = path.relative_to(videos).with_suffix("").as_posix()
         found[composed(name)] = quote(Path(os.path.relpath(path.resolve(), start)).as_posix())
     return found

@@ -16,7 +16,7 @@ import numpy as np
 from backtal.clicks.clicks import BACKGROUND, ClickTrack
 from backtal.data.datasets import VideoDataset
 from backtal.data.features import TimeAxis
-from backtal.errors import ConfigError, DataError
+from backtal.errors import ConfigError, DataError, install
 from backtal.files import progress
 from backtal.nn.cas import BackTALOutput
 from backtal.nn.localize import localize
@@ -140,7 +140,7 @@ def tune(
         import optuna
         from optuna.storages.journal import JournalFileBackend
     except ModuleNotFoundError:
-        raise ConfigError("tuning needs the package optuna: pip install 'backtal[tune]'") from None
+        raise ConfigError(f"tuning needs the package optuna: {install('tune')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     out = Path(out)
     allow = recipe.training.allow_unclicked

@@ -1,7 +1,7 @@
-"""Raw video: decoding, optical flow, feature extractors. Needs PyAV: ``pip install "backtal[video]"``."""
+"""Raw video: decoding, optical flow, feature extractors. Needs PyAV, the extra `video`."""
 
 from backtal.video import zoo  # noqa: F401  registers the extractors
-from backtal.video.decode import Video, is_video, videos_in
+from backtal.video.decode import Video, is_video, opens_as_video, videos_in, videos_of
 from backtal.video.extract import FeatureStream, Report, extract_file, extract_files
 from backtal.video.extractors import Extractor, Options, adapted, chosen_extractor, load_extractor, register
 
@@ -17,6 +17,8 @@ __all__ = [
     "extract_files",
     "is_video",
     "load_extractor",
+    "opens_as_video",
     "register",
     "videos_in",
+    "videos_of",
 ]

@@ -1,10 +1,11 @@
-"""The same extraction on many machines: a Ray Data pipeline. Needs Ray: ``pip install "backtal[ray]"``."""
+"""The same extraction on many machines: a Ray Data pipeline. Needs Ray, the extra `ray`."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backtal.errors import install
 from backtal.video.extract import Report, extract_files, pending
 from backtal.video.extractors import chosen_extractor
 
@@ -53,7 +54,7 @@ def extract_on_ray(
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ImportError('the engine ray needs Ray Data: pip install "backtal[ray]"') from None
+        raise ImportError(f"the engine ray needs Ray Data: {install('ray')}") from None
 
     out = Path(out).absolute()
     report, left = pending(paths, chosen_extractor(**extractor).spec, out)

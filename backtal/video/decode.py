@@ -9,16 +9,32 @@ import numpy as np
 
 from backtal.data.kinds import VIDEO, kind_of
 from backtal.errors import DataError
-from backtal.files import VIDEO_SUFFIXES
+from backtal.files import VIDEO_SUFFIXES, note
+from backtal.video.containers import import_av, open_video
+from backtal.video.playback import Playback
 
-# A picture that stands longer than this is a damaged timestamp rather than a recording.
-_LONGEST_GAP = 600.0
-_LEAST_MISSING = 0.5
+_ROUNDING = 1e-6
 
 
 def is_video(path: str | Path) -> bool:
     """Whether a path is called like a video, or the file is one by its first bytes."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES or kind_of(path) == VIDEO
+
+
+def opens_as_video(path: str | Path) -> bool:
+    """Whether a file that somebody names is a video: by its name, or, where that does not tell, by what is in it."""
+    if is_video(path) or Path(path).suffix.lower() in (".npz", ".npy") or not Path(path).is_file():
+        return is_video(path)
+    try:
+        open_video(path)[0].close()
+    except (DataError, ImportError):
+        return False
+    return True
+
+
+def videos_of(folder: str | Path) -> list[Path]:
+    """The videos in a folder, in order of name; not the hidden ones, such as macOS's ``._a.mp4`` beside ``a.mp4``."""
+    return sorted(path for path in Path(folder).iterdir() if is_video(path) and not path.name.startswith("."))
 
 
 def videos_in(places: Iterable[str | Path]) -> list[Path]:
@@ -31,7 +47,7 @@ def videos_in(places: Iterable[str | Path]) -> list[Path]:
     for place in map(Path, places):
         if not place.exists():
             raise DataError(f"{place}: no such video or folder")
-        inside = sorted(filter(is_video, place.iterdir())) if place.is_dir() else [place]
+        inside = videos_of(place) if place.is_dir() else [place]
         if not inside:
             raise DataError(f"{place}: holds no video; known are {', '.join(sorted(VIDEO_SUFFIXES))}")
         found += inside
@@ -57,6 +73,8 @@ class Video:
         duration: seconds until the last frame ends; known once the iteration has ended.
         num_frames: frames of the file; known once the iteration has ended.
         damage: what was wrong with the file, with `keep_damaged`.
+        notes: what was odd and was made the best of: a clock that starts again, pictures that change their size. Logged
+            as warnings as well, as damage is.
 
     Raises:
         DataError: while iterating, if the file cannot be read, holds no video, or is damaged.
@@ -78,15 +96,14 @@ class Video:
     ) -> None:
         self.path, self.fps, self.size = Path(path), fps, size
         self.keep_damaged, self.threads = keep_damaged, threads
-        self.duration, self.num_frames, self.damage = 0.0, 0, ""
-        self._period = 0.0
+        self._start_anew()
 
     def __iter__(self) -> Iterator[np.ndarray]:
         import_av()
         from av.video.reformatter import VideoReformatter
 
         self._scaler = VideoReformatter()
-        self.duration, self.num_frames, self.damage = 0.0, 0, ""
+        self._start_anew()
         picture, given = None, 0
         for time, frame in self._timed_frames():
             if self.fps is None:
@@ -94,7 +111,7 @@ class Video:
                 continue
             early = min(self._period, 1 / self.fps) / 2
             # Until the first frame its own picture stands in, as a player's poster does.
-            until = math.ceil((time - early) * self.fps)
+            until = math.ceil((time - early) * self.fps - _ROUNDING)
             if until > given:
                 shown = self._picture(picture or frame)
                 for _ in range(given, until):
@@ -106,117 +123,78 @@ class Video:
             for _ in range(given, max(round(self.duration * self.fps), given, 1)):
                 yield shown
 
+    def _start_anew(self) -> None:
+        self.duration, self.num_frames, self.damage, self.notes = 0.0, 0, "", list[str]()
+        self._period, self._shape, self._changed = 0.0, None, False
+
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
         """Every decoded frame with its second, in order."""
-        container, stream, start = open_video(self.path, threads=self.threads)
-        with container:
-            if not self.keep_damaged:
-                stream.codec_context.options = {"err_detect": "explode"}
-            expected = announced_end(container, stream, start)
-            period = self._period = frame_period(stream)
-            # A frame without a timestamp follows the one before it.
-            last = -period
-            for frame in self._decoded(container, stream):
-                time = last + period if frame.time is None else frame.time - start
-                if time - max(last, 0.0) > _LONGEST_GAP:
-                    self._damaged(f"timestamps jump from {max(last, 0.0):.1f} s to {time:.1f} s")
-                    continue
-                if time <= last:
-                    continue
+        playback = Playback(
+            self.path, threads=self.threads, strict=not self.keep_damaged, damaged=self._damaged, noted=self._noted
+        )
+        with playback:
+            self._period = playback.period
+            for time, frame, seconds in playback.frames():
                 self.num_frames += 1
-                shown_for = float(frame.duration * frame.time_base) if frame.duration else period
-                last, self.duration = time, time + (shown_for if shown_for < _LONGEST_GAP else period)
+                self.duration = time + seconds
                 yield max(time, 0.0), frame
             if not self.num_frames:
                 raise DataError(f"{self.path}: not one frame could be decoded (truncated or damaged?)")
-            if expected is not None and expected - self.duration > max(_LEAST_MISSING, 2 * period):
-                self._damaged(f"ends after {self.duration:.1f} s of {expected:.1f} s")
-
-    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Frames as the decoder gives them; an error is `_damaged`, and where that returns, decoding goes on."""
-        from av.error import EOFError, FFmpegError, InvalidDataError
-
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-                if packet.is_corrupt:
-                    self._damaged("a packet is cut off")
-                yield from packet.decode()
-            except StopIteration:
-                return
-            except EOFError:
-                return
-            except FFmpegError as failure:
-                self._damaged(_reason(failure))
-                if not isinstance(failure, InvalidDataError):
-                    return
 
     def _damaged(self, what: str) -> None:
         message = f"damaged after {self.duration:.1f} s: {what}"
         if not self.keep_damaged:
             raise DataError(f"{self.path}: {message}; pass keep_damaged to use what can be decoded")
-        self.damage = self.damage or message
+        if not self.damage:
+            self.damage = message
+            note(f"{self.path}: {message}; the rest is used")
+
+    def _noted(self, what: str) -> None:
+        self.notes.append(what)
+        note(f"{self.path}: {what}")
 
     def _picture(self, frame: Any) -> np.ndarray:
-        """``[H, W, 3]``: resized and turned the way a player shows it."""
-        return picture_of(frame, self.size, self._scaler)
+        """``[H, W, 3]``: resized and turned the way a player shows it, all of the first one's shape."""
+        shape = shape_of(frame)
+        if self._shape is None:
+            self._shape = shape
+        elif shape != self._shape and not self._changed:
+            self._changed = True
+            was, now = (f"{width} x {height}" for height, width in (self._shape, shape))
+            self._noted(f"after {self.duration:.1f} s pictures change from {was} to {now}; they are fitted into {was}")
+        return picture_of(frame, self.size, self._scaler, self._shape)
 
 
-def open_video(path: str | Path, *, threads: int = 0) -> tuple[Any, Any, float]:
-    """Open a file: PyAV's container, the stream of its pictures, and the timestamp at which a player starts it.
+def shape_of(frame: Any) -> tuple[int, int]:
+    """Height and width of PyAV's frame, turned the way a player shows it."""
+    return (frame.height, frame.width) if round(frame.rotation / 90) % 2 == 0 else (frame.width, frame.height)
 
-    Raises:
-        DataError: if the file cannot be read or holds no video.
-        ImportError: if PyAV is not installed.
+
+def picture_of(
+    frame: Any, size: int | tuple[int, int] | None, scaler: Any, shape: tuple[int, int] | None = None
+) -> np.ndarray:
+    """``[H, W, 3]`` of PyAV's frame: resized, as for `Video`, and turned the way a player shows it.
+
+    Args:
+        frame: the frame.
+        size: as for `Video`.
+        scaler: PyAV's `VideoReformatter`.
+        shape: height and width of the pictures before resizing; one of another shape is fitted in, black around.
     """
-    import_av()
-    import av
-    from av.error import FFmpegError, InvalidDataError
-
-    try:
-        container = av.open(str(path), mode="r")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such video") from None
-    except InvalidDataError:
-        what = "not a video, or its beginning is damaged" if Path(path).stat().st_size else "an empty file"
-        raise DataError(f"{path}: cannot be opened as a video: {what}") from None
-    except FFmpegError as failure:
-        raise DataError(f"{path}: cannot be opened as a video: {_reason(failure)}") from None
-    except UnicodeError as failure:
-        raise DataError(f"{path}: cannot be opened as a video: {failure}") from None
-    stream = next((s for s in container.streams.video if not _is_cover(s)), None)
-    if stream is None:
-        kinds = sorted({s.type for s in container.streams})
-        container.close()
-        raise DataError(f"{path}: holds no video, only {', '.join(kinds) or 'nothing'}")
-    stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = threads
-    return container, stream, container.start_time / av.time_base if container.start_time is not None else 0.0
-
-
-def frame_period(stream: Any) -> float:
-    """Seconds from one frame to the next, as far as the file says."""
-    return 1 / float(stream.guessed_rate or stream.average_rate or 25)
-
-
-def picture_of(frame: Any, size: int | tuple[int, int] | None, scaler: Any) -> np.ndarray:
-    """``[H, W, 3]`` of PyAV's frame: resized, as for `Video`, and turned the way a player shows it."""
+    own = shape_of(frame)
+    across, down = own if shape is None else shape
+    height, width = _resized(across, down, size)
+    shown = min(across / own[0], down / own[1])
+    inner = max(round(height * own[0] * shown / across), 1), max(round(width * own[1] * shown / down), 1)
     turns = round(frame.rotation / 90) % 4
-    height, width = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
-    height, width = _resized(height, width, size)
-    if turns % 2:
-        height, width = width, height
-    scaled = scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR")
-    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
-
-
-def import_av() -> None:
-    """Raise a clear ImportError where PyAV is missing."""
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        raise ImportError('reading video needs PyAV: pip install "backtal[video]"') from None
+    scaled = scaler.reformat(frame, *inner[:: 1 if turns % 2 else -1], "rgb24", interpolation="BILINEAR")
+    picture = np.rot90(scaled.to_ndarray(), turns)
+    if inner == (height, width):
+        return np.ascontiguousarray(picture)
+    whole = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    whole[top : top + inner[0], left : left + inner[1]] = picture
+    return whole
 
 
 def centre_crop(picture: np.ndarray, crop: int) -> np.ndarray:
@@ -232,26 +210,3 @@ def _resized(height: int, width: int, size: int | tuple[int, int] | None) -> tup
         return size
     shorter = min(height, width)
     return max(size, round(height * size / shorter)), max(size, round(width * size / shorter))
-
-
-def announced_end(container: Any, stream: Any, start: float) -> float | None:
-    """The second at which the file says that its pictures end, where it says so."""
-    if stream.duration and stream.time_base:
-        begin = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - start
-        return max(begin, 0.0) + float(stream.duration * stream.time_base)
-    if clock := stream.metadata.get("DURATION"):
-        hours, minutes, seconds = clock.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - max(start, 0.0)
-    only_pictures = len(container.streams) == 1 and container.duration
-    return container.duration / 1_000_000 if only_pictures and math.isfinite(container.duration) else None
-
-
-def _is_cover(stream: Any) -> bool:
-    """Whether a video stream is the cover picture of a piece of music."""
-    from av.stream import Disposition
-
-    return bool(stream.disposition & Disposition.attached_pic)
-
-
-def _reason(failure: Exception) -> str:
-    return getattr(failure, "strerror", None) or str(failure)

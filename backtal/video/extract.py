@@ -19,7 +19,8 @@ from torch import Tensor
 from backtal.data.features import FeatureSpec, TimeAxis, VideoFeatures, write_features
 from backtal.errors import ConfigError, DataError
 from backtal.files import progress
-from backtal.video.decode import Video, import_av
+from backtal.video.containers import import_av
+from backtal.video.decode import Video
 from backtal.video.extractors import Extractor
 from backtal.video.windows import Window, stack, windows
 
@@ -283,9 +284,10 @@ def _gather(
                 del found[path]
                 bar.update()
             if held and (len(held) >= batch_size or len(ended) == len(found)):
-                features = engine([window for _, window in held])
-                for (owner, _), row in zip(held, features, strict=True):
-                    found[owner].append(row)
+                for alike in _of_one_size(held):
+                    features = engine([window for _, window in alike])
+                    for (owner, _), row in zip(alike, features, strict=True):
+                        found[owner].append(row)
                 held = []
             waiting = {owner for owner, _ in held}
             for path in [path for path in ended if path not in waiting]:
@@ -300,6 +302,14 @@ def _gather(
                 report.written.append(str(target))
                 if video.damage:
                     report.damaged[str(path)] = video.damage
+
+
+def _of_one_size(held: list[tuple[Path, Window]]) -> Iterator[list[tuple[Path, Window]]]:
+    """The windows that go through the network together: videos of several shapes, uncropped, do not."""
+    groups: dict[tuple, list[tuple[Path, Window]]] = {}
+    for path, window in held:
+        groups.setdefault(tuple(part.shape for part in window), []).append((path, window))
+    yield from groups.values()
 
 
 def pending(paths: Sequence[str | Path], spec: FeatureSpec, out: str | Path) -> tuple[Report, list[Path]]:

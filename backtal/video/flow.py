@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backtal.errors import ConfigError
+from backtal.errors import ConfigError, install
 
 FLOW_LIMIT = 20.0
 
@@ -24,7 +24,7 @@ def flow_function(name: str, device: str | torch.device = "cpu") -> FlowFunction
 
     Raises:
         ConfigError: for another name.
-        ImportError: if OpenCV's contributed modules are missing (``pip install "backtal[flow]"``).
+        ImportError: if OpenCV's contributed modules are missing (the extra `flow`).
     """
     if name == "tvl1":
         return tvl1()
@@ -40,7 +40,7 @@ def tvl1() -> FlowFunction:
 
         create = cv2.optflow.DualTVL1OpticalFlow_create  # type: ignore[attr-defined]
     except (ImportError, AttributeError):
-        raise ImportError('TV-L1 needs OpenCV with its contributed modules: pip install "backtal[flow]"') from None
+        raise ImportError(f"TV-L1 needs OpenCV with its contributed modules: {install('flow')}") from None
 
     def flow(frames: np.ndarray) -> np.ndarray:
         algorithm = create()

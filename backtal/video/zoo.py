@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backtal.data.features import FeatureSpec
-from backtal.errors import ConfigError, DataError
+from backtal.errors import ConfigError, DataError, install
 from backtal.video.extractors import Extractor, Options, load_weights, own_weights, register
 from backtal.video.flow import flow_function, rescale_flow
 from backtal.video.i3d import FEATURE_DIM, InceptionI3d
@@ -158,7 +158,7 @@ def timm_model(name: str, options: Options) -> Extractor:
         import timm
         from timm.data.config import resolve_model_data_config
     except ImportError:
-        raise ImportError(f'extractor {name} needs timm: pip install "backtal[video]"') from None
+        raise ImportError(f"extractor {name} needs timm: {install('video')}") from None
 
     short = name.removeprefix("timm/").partition("@")[0]
     try:

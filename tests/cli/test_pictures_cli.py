@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from conftest import TINY, make_folder
 
 from backtal.cli import main
+from backtal.errors import install
 
 pytest.importorskip("matplotlib")
 
@@ -80,7 +81,7 @@ def test_without_matplotlib_the_error_says_what_to_install(trained, tmp_path, mo
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = backtal("plot", "training", trained / "run", "--out", tmp_path / "x.png")
     assert done.exit_code == 1
-    assert done.stderr.strip() == 'backtal plot training: pictures need matplotlib: pip install "backtal[plot]"'
+    assert done.stderr.strip() == f"backtal plot training: pictures need matplotlib: {install('plot')}"
 
 
 def test_a_timeline_with_pictures_of_the_video(trained, tmp_path):

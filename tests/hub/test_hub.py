@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import json
+import re
+import socket
 import sys
 import time
 from pathlib import Path
@@ -295,6 +297,60 @@ def test_nobody_listens(hub, huggingface):
     assert f"me/x: config.json: not in the cache, and asking {where} failed: ConnectError" in error("me/x")
     with pytest.raises(CheckpointError, match=f"me/x: cannot be pushed to {where}: ConnectError"):
         BackTALModel(CONFIG).push_to_hub("me/x", token=TOKEN)
+
+
+@pytest.fixture
+def mute(huggingface):
+    """An address at which connections are taken and nothing is ever answered, as behind some firewalls."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(8)
+        where = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        huggingface(HF_ENDPOINT=where)
+        yield where
+
+
+@pytest.mark.parametrize("name", ["me/x", "thumos14", "me/x@v1"])
+def test_without_network_there_is_one_answer_at_once(huggingface, mute, name, caplog, capfd):
+    for where, reason in ((mute, "no answer within|ReadTimeout"), ("http://127.0.0.1:9", "ConnectError")):
+        huggingface(HF_ENDPOINT=where)
+        error(name)  # imports
+        start = time.monotonic()
+        message = error(name)
+        assert time.monotonic() - start < 3
+        assert re.search(f"config.json: not in the cache, and asking {where} failed: ({reason})", message)
+    assert not caplog.messages
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_network_the_cache_serves(hub, files, huggingface, mute):
+    huggingface(HF_ENDPOINT=hub.url)
+    hub.add("me/known", files(2.5))
+    assert load("me/known") == 2.5
+    huggingface(HF_ENDPOINT=mute)
+    assert load("me/known") == 2.5
+
+
+def test_a_run_folder_that_is_missing_is_said_before_any_request(hub, files, tmp_path, monkeypatch):
+    files(5.0)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "made").rename(tmp_path / "runs" / "first")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a request was made"))
+    assert error("runs/frist").startswith("runs/frist: no such folder; runs is here and holds the runs first (")
+    assert error("empty/x").startswith("empty/x: no such folder; empty is here and holds no run (")
+    monkeypatch.undo()
+
+
+def test_a_folder_called_like_an_owner_hides_no_repository(hub, files, tmp_path, monkeypatch):
+    hub.add("me/there", files(3.5))
+    (tmp_path / "me").mkdir()
+    (tmp_path / "backtal").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "the Hub's repository of that name is me/there@main" in error("me/there")
+    assert load("me/there@main") == load("me/there", revision="main") == 3.5
+    assert "no such repository" in error("backtal/thumos14")
 
 
 def test_push_then_load(hub):

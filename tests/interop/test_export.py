@@ -110,7 +110,7 @@ def test_the_model_stays_as_it_is(tmp_path):
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r'onnx, onnxscript, onnxruntime: pip install "backtal\[export\]"'):
+    with pytest.raises(ImportError, match=r"onnx, onnxscript, onnxruntime: pip install -e '\.\[export\]'"):
         export(make("paper"), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 

@@ -148,7 +148,7 @@ def test_curves_of_several_models():
     assert everything.lines[0].get_xdata().tolist() == [0, 50, 50, 100]
     assert everything.lines[0].get_ydata().tolist() == pytest.approx([100, 100, 50, 200 / 3])
     assert run.lines[0].get_ydata().tolist() == [0, 0, 50]
-    assert run.lines[1].get_label() == "B"
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["A", "B"]
     assert everything.lines[0].get_linestyle() != everything.lines[1].get_linestyle()
     with pytest.raises(DataError, match="no instance of 'fly'"):
         precision_recall(models, [TRUTH], labels=["fly"])

@@ -208,7 +208,7 @@ def test_without_pyav_the_error_says_what_to_install(tmp_path):
             env=os.environ | {"PYTHONPATH": os.pathsep.join(places)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 1
-        assert 'reading video needs PyAV: pip install "backtal[video]"' in done.stderr
+        assert "reading video needs PyAV: pip install -e '.[video]'" in done.stderr
         assert "Traceback" not in done.stderr
 
 
