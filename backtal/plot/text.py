@@ -62,9 +62,9 @@ def _tell(codes: frozenset[int]) -> None:
     letters = sorted(map(chr, codes))
     scripts = sorted({unicodedata.name(letter, "unknown").split()[0] for letter in letters})
     note(
-        f"no font of this machine has {name_some(letters)} ({name_some(scripts).lower()}): boxes are drawn in their place; "
-        "install a font that has them, such as Noto (Debian and Ubuntu: apt install fonts-noto-core fonts-noto-cjk), "
-        "and draw again"
+        f"no font of this machine has {name_some(letters)} ({name_some(scripts).lower()}): boxes are drawn in their "
+        "place; install a font that has them, such as Noto (Debian and Ubuntu: apt install fonts-noto-core "
+        "fonts-noto-cjk), and draw again"
     )
 
 
