@@ -36,7 +36,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # What a block begins with -> why it does not run.
 NOT_RUN = {
-    "backtal train DATA --out RUN --recipe detector": "minutes; tests/training/test_detector_training.py runs them smaller",
+    "backtal train DATA --out RUN --recipe detector": "tests/training/test_detector_training.py trains smaller",
     "python3 -m venv .venv && .venv/bin/pip install '.[plot]'": "installs; .ci/run runs it word for word",
     "python3 -m venv .venv\n.venv/bin/pip install '.[plot]'": "installs; .ci/run does the same",
     "git clone REPOSITORY": "installs and tests; .ci/run does the same",
