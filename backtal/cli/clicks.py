@@ -77,6 +77,13 @@ def convert(
 @click.option("--subset", default="training", show_default=True, help="The videos to click.")
 @click.option("--kind", type=click.Choice(["background", "action", "both"]), default="background", show_default=True)
 @click.option(
+    "--like",
+    type=click.Choice(["protocol", "human"]),
+    default="protocol",
+    show_default=True,
+    help="human: with the slips of people, at measured rates.",
+)
+@click.option(
     "--frame-rate",
     type=click.FloatRange(0, min_open=True),
     default=2.0,
@@ -94,6 +101,7 @@ def simulate(
     out: Path,
     subset: str,
     kind: str,
+    like: str,
     frame_rate: float,
     shortest_gap: float,
     missed: float,
@@ -103,20 +111,28 @@ def simulate(
     """Click videos as annotators would, by their true segments.
 
     By the paper's protocol: frames are shown twice a second, one random frame of each background stretch is clicked.
-    With --kind action, one random frame of each action, with its label.
+    With --kind action, one random frame of each action, with its label. With --like human, stretches are missed or
+    clicked twice, and clicks lie inside actions, as often as in the human clicks of THUMOS14.
 
     \b
     Examples:
       backtal clicks simulate DATA --out DATA/clicks/simulated.txt
+      backtal clicks simulate DATA --out DATA/clicks/human.txt --like human
       backtal clicks simulate DATA --out hasty.txt --shortest-gap 2 --missed 0.1 --wrong 0.05 --seed 3
     """
     import numpy as np
 
     from backtal.clicks.clicks import simulate_action_clicks, simulate_clicks
     from backtal.clicks.files import write_clicks
+    from backtal.clicks.human import simulate_human_clicks
     from backtal.data.datasets import DatasetFolder
     from backtal.errors import DataError, name_some
 
+    if like == "human" and (kind == "action" or shortest_gap or missed or wrong):
+        raise DataError(
+            "--like human has its own rates, of background clicks; leave out --kind action, --shortest-gap, "
+            "--missed and --wrong"
+        )
     annotations = DatasetFolder(data).annotations
     videos = annotations.subset(subset)
     if unknown := [v.video_id for v in videos if not v.located]:
@@ -124,7 +140,9 @@ def simulate(
     rng, tracks = np.random.default_rng(seed), []
     for video in videos:
         name, truth = video.video_id, video.ground_truth
-        if kind != "action":
+        if like == "human":
+            tracks.append(simulate_human_clicks(name, truth, video.duration, rng, frame_rate=frame_rate))
+        elif kind != "action":
             options = {"shortest_gap": shortest_gap, "missed": missed, "wrong": wrong}
             tracks.append(simulate_clicks(name, truth, video.duration, rng, frame_rate=frame_rate, **options))
         if kind != "background":

@@ -11,6 +11,7 @@ from backtal.clicks.clicks import (
     simulate_clicks,
 )
 from backtal.clicks.files import BACKGROUND_NAMES, FORMS, parse_clicks, read_clicks, write_clicks
+from backtal.clicks.human import simulate_human_clicks
 
 __all__ = [
     "BACKGROUND",
@@ -25,5 +26,6 @@ __all__ = [
     "read_clicks",
     "simulate_action_clicks",
     "simulate_clicks",
+    "simulate_human_clicks",
     "write_clicks",
 ]

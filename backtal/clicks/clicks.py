@@ -118,7 +118,7 @@ def simulate_clicks(
     """
     segments, clicks = list(segments), []
     for start, end in background_stretches(segments, duration):
-        shown = _shown(start, end, frame_rate)
+        shown = shown_frames(start, end, frame_rate)
         if shown and end - start >= shortest_gap:
             clicks.append(Click(float(rng.integers(shown.start, shown.stop)) / frame_rate))
     track = ClickTrack(video_id, tuple(clicks))
@@ -171,18 +171,18 @@ def damage_clicks(
     return ClickTrack(track.video_id, tuple(clicks))
 
 
-def _shown(start: float, end: float, frame_rate: float) -> range:
+def shown_frames(start: float, end: float, frame_rate: float) -> range:
     """The frames shown within ``[start, end)``, frame k at ``k / frame_rate`` seconds."""
     return range(math.ceil(start * frame_rate), math.ceil(end * frame_rate))
 
 
 def _visible(segments: Iterable[Segment], frame_rate: float | None) -> list[Segment]:
     """The segments that hold a shown frame; all of them where any moment will do."""
-    return [s for s in segments if frame_rate is None or _shown(s.start, s.end, frame_rate)]
+    return [s for s in segments if frame_rate is None or shown_frames(s.start, s.end, frame_rate)]
 
 
 def _moment(segment: Segment, rng: np.random.Generator, frame_rate: float | None) -> float:
     if frame_rate is None:
         return float(rng.uniform(segment.start, segment.end))
-    shown = _shown(segment.start, segment.end, frame_rate)
+    shown = shown_frames(segment.start, segment.end, frame_rate)
     return float(rng.integers(shown.start, shown.stop)) / frame_rate
