@@ -92,6 +92,18 @@ def test_simulate(folder, tmp_path):
         backtal("simulate", folder, "--out", out, *option, code=2)
 
 
+def test_simulate_like_human(folder, tmp_path):
+    out = tmp_path / "s.txt"
+    backtal("simulate", folder, "--out", out, "--like", "human", "--seed", 1)
+    first = out.read_bytes()
+    assert read_clicks(out).keys() <= {f"v{i}" for i in range(6)}
+    backtal("simulate", folder, "--out", out, "--like", "human", "--seed", 1)
+    assert out.read_bytes() == first
+    for option in (["--missed", "0.1"], ["--wrong", "0.1"], ["--shortest-gap", "1"], ["--kind", "action"]):
+        done = backtal("simulate", folder, "--out", out, "--like", "human", *option, code=2)
+        assert "--like human has its own rates" in done.stderr
+
+
 def test_simulate_needs_start_and_end(folder, tmp_path):
     path = folder / "annotations.json"
     content = json.loads(path.read_text())
