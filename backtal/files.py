@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import unicodedata
@@ -142,7 +143,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_text(path: str | Path, error: type[BackTALError] = DataError, *, what: str = "") -> str:
-    """Read a text as programs write it: UTF-8, or UTF-16 with its byte order mark. Line endings stay as they are.
+    """Read a text as programs write it: UTF-8, or UTF-16 or -32 with a byte order mark. Line endings stay as they are.
 
     Args:
         path: the file.
@@ -160,7 +161,7 @@ def read_text(path: str | Path, error: type[BackTALError] = DataError, *, what: 
 
 
 def decode_text(data: bytes, where: str, error: type[BackTALError] = DataError) -> str:
-    r"""The text that bytes stand for, without its byte order mark. See `read_text`.
+    r"""The text that bytes stand for, without byte order marks. See `read_text`.
 
     Example:
         >>> decode_text("v,1".encode("utf-16"), "clicks.txt")
@@ -169,17 +170,20 @@ def decode_text(data: bytes, where: str, error: type[BackTALError] = DataError) 
     for start, (kind, advice) in _NO_TEXT.items():
         if data.startswith(start):
             raise error(f"{where}: not a text file, but {kind}: {advice}")
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = next((name for start, name in _MARKED.items() if data.startswith(start)), "utf-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as failure:
-        advice = "save it as UTF-8 (in Excel: 'CSV UTF-8')" if encoding != "utf-16" else "is it cut off?"
+        advice = "save it as UTF-8 (in Excel: 'CSV UTF-8')" if encoding == "utf-8" else "is it cut off?"
         raise error(f"{where}: not a text file in UTF-8 or UTF-16: {failure}; {advice}") from failure
     if "\0" in text[:2]:
         raise error(f"{where}: UTF-16 without a byte order mark: save it as UTF-8")
-    return text
+    return _MARK.sub("", text)
 
 
+# Files that were put together have a mark at the beginning of each.
+_MARK = re.compile("^\ufeff+", re.MULTILINE)
+_MARKED = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _NO_TEXT = {
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save the sheet as 'CSV UTF-8'"),
     b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save the sheet as 'CSV UTF-8'"),

@@ -9,7 +9,7 @@ from backtal.errors import CheckpointError, DataError
 from backtal.files import note, parse_json, read_json, read_lines, read_text
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_text_is_read_as_programs_write_it(tmp_path, encoding):
     path = tmp_path / "labels.txt"
     path.write_bytes("öffnen\r\n\r\n  schließen \n".encode(encoding))

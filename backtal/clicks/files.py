@@ -112,7 +112,7 @@ def write_clicks(
         if len(track):
             clicks[track.video_id] = clicks.get(track.video_id, ()) + track.clicks
     text = write([ClickTrack(*item) for item in clicks.items()], labels, frame_rates)
-    _check_copy(text, clicks, str(path), form, frame_rates)
+    _check_copy(text, clicks, str(path), form)
     later = sum(click.round != 1 for found in clicks.values() for click in found)
     if later and form != "backtal":
         note(f"{path}: the form {form} keeps no annotation rounds: {later} click(s) of later ones are among the others")
@@ -141,6 +141,8 @@ def parse_marks(
 
 def _marks(text: str, where: str, reading: Reading, background: Collection[str]) -> Iterator[Mark]:
     form = next((form for form in FORMS.values() if form.recognises(text)), None)
+    if form is None and not text.strip():
+        raise DataError(f"{where}: is empty: a table of clicks begins with the header video,second")
     if form is None:
         raise DataError(
             f"{where}: not a click file in a known form ({', '.join(FORMS)}): a table begins with the header "
@@ -153,11 +155,12 @@ def _marks(text: str, where: str, reading: Reading, background: Collection[str])
         yield mark._replace(label=BACKGROUND) if mark.label.casefold() in names else mark
 
 
-def _check_copy(text: str, clicks: Mapping[str, Sequence[Click]], where: str, form: str, frame_rates: Rates) -> None:
+def _check_copy(text: str, clicks: Mapping[str, Sequence[Click]], where: str, form: str) -> None:
     """Refuse to write what would not be read as it was: names with line breaks, slashes, a label `Background` ..."""
     try:
         copy = decode_text(text.encode("utf-8"), where)
-        marks = _marks(copy, where, Reading(frame_rates), BACKGROUND_NAMES)
+        # At any rate: no time is compared, and a video that the copy calls otherwise has none.
+        marks = _marks(copy, where, Reading(1.0), BACKGROUND_NAMES)
         read = Counter((mark.video, mark.label) for mark in marks)
     except (UnicodeEncodeError, DataError) as failure:
         raise DataError(f"these clicks cannot be written in the form {form}: {failure}") from None

@@ -521,6 +521,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     for name, form, message in (
         ("v", "excel", "unknown form of click file 'excel'; known are backtal, table, sfnet"),
         ("a/b", "via", "the form via cannot hold video 'a/b'"),
+        ("a/b", "cvat", "the form cvat cannot hold video 'a/b'"),
         (" v", "sfnet", "cannot hold video ' v'"),
         ("a\x00b", "cvat", "cannot be written in the form cvat: .*not valid XML"),
         ("a\ud800b", "backtal", "cannot be written in the form backtal: .*surrogates"),

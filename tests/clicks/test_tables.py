@@ -60,8 +60,8 @@ def test_a_click_at_three_and_a_half_seconds(tmp_path, text, encoding):
     assert read(tmp_path / "me.txt", text.encode(encoding)) == {"day0": [(3.5, "background")]}
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-be", "utf-16-le"])
-def test_both_orders_of_utf_16(tmp_path, encoding):
+@pytest.mark.parametrize("encoding", ["utf-16-be", "utf-16-le", "utf-32-be", "utf-32-le"])
+def test_both_orders_of_utf_16_and_utf_32(tmp_path, encoding):
     content = f"\ufeff{OURS.replace('day0', 'Übung')}".encode(encoding)
     assert read(tmp_path / "me.txt", content) == {"Übung": [(3.5, "background")]}
 
@@ -80,6 +80,9 @@ def test_both_orders_of_utf_16(tmp_path, encoding):
         (f"{HEADER}\n{ROW[:-6]}\n", "line 2: 6 fields, but the header has 8; is the file cut off"),
         ("video,second\nday0\n", "line 2: 1 fields, but the header has 2; is the file cut off"),
         ("video,second,video\nday0,3.5,day1\n", "the column video is there twice"),
+        ("video,Second,second\nday0,3.5,9\n", "the column Second, second is there twice"),
+        ("", "is empty: a table of clicks begins with the header video,second"),
+        (b"\xef\xbb\xbf\r\n", "is empty"),
         ("URLID,Tag,Start,End,Start\nv,background,1,2,1\n", "the column Start is there twice"),
         ("video,second,\nday0,3,5\n", "line 2: 3 fields, but the header has 2; is the decimal mark"),
         ("video,,second\nday0,x,5\n", "line 2: 'x' stands in a column without a name"),
@@ -92,8 +95,8 @@ def test_both_orders_of_utf_16(tmp_path, encoding):
         ("video,second\nday0,1_0\n", "found '1_0'"),
         ("video,second\nday0,٣\n", "found '٣'"),
         ('video,second\nday0,"1,234"\n', "found '1,234'"),
-        ("video,second\n,3.5\n", "line 2: video or None is empty"),
-        ("video,second,label\nday0,3.5,\n", "line 2: video or label is empty"),
+        ("video,second\n,3.5\n", "line 2: the video is empty"),
+        ("video,second,label\nday0,3.5,\n", "line 2: the label is empty"),
         ('day0,3.5\n"day0,4.5\nday1,5.5\n', "unexpected end of data"),
         ('day0,3.5\n"day0,4.5\nday1",5.5\n', "line 3: a field runs over several lines: is a quotation mark missing"),
         (f"{HEADER}\nv,v.mp4,3,background,5,3,1,1\n", "line 2: not a click: Start 5.0, End 3.0"),
@@ -112,6 +115,19 @@ def test_what_could_be_read_otherwise_is_refused_with_the_reason(tmp_path, conte
         read(tmp_path / "me.txt", content, frame_rates=25.0)
     assert str(caught.value).startswith(str(tmp_path / "me.txt"))
     assert "\n" not in str(caught.value)
+
+
+def test_files_put_together_leave_no_mark_in_a_name(tmp_path):
+    content = "day0,3.5\n".encode("utf-8-sig") + "day1,4\n".encode("utf-8-sig")
+    assert read(tmp_path / "me.txt", content) == {"day0": [(3.5, "background")], "day1": [(4.0, "background")]}
+
+
+def test_of_two_columns_for_one_thing_it_is_said_which_is_read(tmp_path, caplog):
+    assert read(tmp_path / "me.txt", "video,file,second,start\nday0,x/a.mp4,3.5,3\n") == {"day0": [(3.5, "background")]}
+    assert "me.txt: read from the columns video, second; not from file, start" in caplog.text
+    caplog.clear()
+    assert read(tmp_path / "me.txt", "video,second,note\nday0,3.5,x\n")
+    assert not caplog.text
 
 
 def test_a_semicolon_in_a_name_is_part_of_it(tmp_path):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from backtal.errors import DataError
+from backtal.errors import DataError, name_some
 
 SEPARATORS = (",", ";", "\t")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -62,8 +62,9 @@ def by_column(
     """
     header = [name.strip() for name in next(lines)[1]]
     named = [name for name in header if name]
-    if twice := [name for name in named if named.count(name) > 1]:
-        raise DataError(f"{where}: the column {twice[0]} is there twice")
+    alike = [name.casefold() for name in named]
+    if twice := [name for name in named if alike.count(name.casefold()) > 1]:
+        raise DataError(f"{where}: the column {name_some(dict.fromkeys(twice))} is there twice")
     width = max(index for index, name in enumerate(header) if name) + 1
     for place, row in lines:
         filled = max(index for index, field in enumerate(row) if field.strip()) + 1

@@ -1,13 +1,14 @@
 """Tables of clicks: BackTAL's, plain ones of video and second, SF-Net's lines, the points of LACP and HR-Pro."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backtal.clicks.clicks import BACKGROUND, ClickTrack
 from backtal.clicks.forms.form import Form, Mark, Rates, Reading, rate_of, without_suffix
 from backtal.clicks.forms.sheet import SEPARATORS, decimal, first_row, records, rows, table
 from backtal.errors import DataError
+from backtal.files import note
 
 FIELDS = ("URLID", "URL", "TagID", "Tag", "Start", "End", "Time", "State")
 _BACKGROUND_TAG = "background_background"
@@ -18,6 +19,7 @@ _SECOND = ("second", "seconds", "time", "sec", "s", "time (s)", "time_s")
 _START = ("start", "start (s)", "start_s", "begin", "t_start", "start_time")
 _END = ("end", "end (s)", "end_s", "stop", "stop (s)", "t_end", "end_time")
 _LABEL = ("label", "class", "action", "tag")
+_COLUMNS = {"video": _VIDEO, "second": _SECOND, "start": _START, "end": _END, "label": _LABEL}
 
 
 def _second(text: str, separator: str, place: str, what: str) -> float:
@@ -81,10 +83,15 @@ def _write_backtal(tracks: Sequence[ClickTrack], labels: Sequence[str], rates: R
 
 
 def _columns(names: Sequence[str]) -> dict[str, str]:
-    """Which of the columns hold what, of a plain table's header."""
-    known = {"video": _VIDEO, "second": _SECOND, "start": _START, "end": _END, "label": _LABEL}
-    found = {what: [name for name in names if name.lower() in called] for what, called in known.items()}
-    return {what: called[0] for what, called in found.items() if called}
+    """Which of the columns hold what, of a plain table's header: those that are read."""
+    found = {what: [name for name in names if name.lower() in called] for what, called in _COLUMNS.items()}
+    columns = {what: called[0] for what, called in found.items() if called}
+    return {what: name for what, name in columns.items() if "second" not in columns or what not in ("start", "end")}
+
+
+def _said_again(names: Sequence[str], columns: Mapping[str, str]) -> list[str]:
+    """Columns that may hold what is read from another one."""
+    return [name for name in names if name.lower() in set().union(*_COLUMNS.values()) and name not in columns.values()]
 
 
 def _plain_header(text: str) -> tuple[str, dict[str, str]] | None:
@@ -120,11 +127,13 @@ def _read_plain(text: str, where: str, reading: Reading) -> Iterator[Mark]:
             yield Mark(without_suffix(fields[0]), second, second, BACKGROUND)
         return
     sign, columns = found
+    if unread := _said_again(first_row(text, sign), columns):
+        note(f"{where}: read from the columns {', '.join(columns.values())}; not from {', '.join(unread)}")
     for place, row in records(text, where, sign):
         video = row[columns["video"]].strip()
         label = row[columns["label"]].strip() if "label" in columns else BACKGROUND
         if not (video and label):
-            raise DataError(f"{place}: {columns['video']} or {columns.get('label')} is empty")
+            raise DataError(f"{place}: the {columns['label'] if video else columns['video']} is empty")
         names = ("second", "second") if "second" in columns else ("start", "end")
         start, end = (_second(row[columns[name]], sign, place, columns[name]) for name in names)
         yield Mark(without_suffix(video), *_interval(start, end, place), label)
