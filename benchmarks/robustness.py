@@ -38,11 +38,12 @@ CONDITIONS = {
 }
 
 
-def damaged_clicks(folder, path, out, rng, *, drop=0.0, wrong=0.0):
+def damaged_clicks(folder, path, out, rng, training, *, drop=0.0, wrong=0.0):
     """Write the clicks of a file with some of them missing or wrong; returns the new file."""
     tracks = []
+    actions = {video.video_id: video for video in folder.annotations.truth(training)} if wrong else {}
     for name, track in folder.clicks(folder.click_files([path])).items():
-        tracks.append(damage_clicks(track, folder.annotations.videos[name].ground_truth, rng, drop=drop, wrong=wrong))
+        tracks.append(damage_clicks(track, actions.get(name, ()), rng, drop=drop, wrong=wrong))
     write_clicks(out, tracks, folder.labels)
     return str(out)
 
@@ -111,7 +112,7 @@ def condition(arguments, folder, name, chosen, seed):
     data = arguments.data
     if "drop" in damage or "wrong" in damage:
         place.mkdir(parents=True, exist_ok=True)
-        clicks = damaged_clicks(folder, clicks, place / "clicks.txt", rng, **damage)
+        clicks = damaged_clicks(folder, clicks, place / "clicks.txt", rng, arguments.training_subset, **damage)
     elif damage:
         clicks = str(folder.click_files([clicks])[0])
         data = damaged_folder(folder, place, rng, arguments.training_subset, **damage)

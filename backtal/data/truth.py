@@ -1,5 +1,6 @@
 """When actions occur in the videos of a subset, as far as anybody knows: what all that is measured is compared with."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,7 @@ class Truth:
         kept = self._without(kept, self.elsewhere, "of other subsets")
         kept = self._without_unlocated(kept)
         self._compare_labels(kept)
+        self._compare_times(kept)
         there = {video.video_id for video in kept}
         if foreign := sorted(there - known):
             self._say(
@@ -145,6 +147,18 @@ class Truth:
         if gone := sum(map(len, found)) - sum(map(len, kept)):
             self._say(f"{gone} predicted segment(s) are left out, whose label occurs in their video, nobody knows when")
         return kept
+
+    def _compare_times(self, found: Sequence[Localization]) -> None:
+        """Count what begins after the end of its video, as times in frames or milliseconds do."""
+        lasts = {video.video_id: video.duration for video in self.videos}
+        late = [(v, segment) for v in found for segment in v if segment.start >= lasts.get(v.video_id, math.inf)]
+        if late:
+            video, segment = late[0]
+            self._say(
+                f"{len(late)} of {sum(map(len, found))} predicted segment(s) begin after the end of their video, such "
+                f"as {segment.start:g} to {segment.end:g} s in {video.video_id}, which lasts "
+                f"{lasts[video.video_id]:g} s: are they in seconds?"
+            )
 
     def _compare_labels(self, found: Sequence[Localization]) -> None:
         """Name predicted labels that the dataset does not have."""

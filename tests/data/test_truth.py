@@ -104,6 +104,14 @@ def test_a_label_of_the_dataset_that_is_found_but_does_not_occur_is_a_zero_and_n
     assert evaluate(found("located", label="stir"), annotations(KNOWN).truth("test"), [0.5]).average == 0
 
 
+def test_predictions_after_the_end_of_their_video_are_counted(caplog):
+    frames = [Localization("located", 100.0, (Segment(250, 500, "open", 0.9), Segment(99, 120, "open", 0.8)))]
+    assert evaluate(frames, annotations(KNOWN).truth("test"), [0.5]).average == 0
+    assert (
+        "1 of 2 predicted segment(s) begin after the end of their video, such as 250 to 500 s in located" in caplog.text
+    )
+
+
 def test_some_misspelt_labels_are_named(caplog):
     truth = annotations(KNOWN).truth("test")
     report = evaluate([*found("located"), *found("located", label="Open")], truth, [0.5])
