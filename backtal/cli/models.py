@@ -149,7 +149,7 @@ def localize(
       backtal localize DATA --model RUN --out predictions.json
       backtal localize DATA --model RUN1 --model RUN2 --out predictions.json
       backtal localize video.mp4 --model RUN --out predictions.json
-      backtal localize a.npz b.npz --model RUN --out predictions.json --set nms_threshold=0.4
+      backtal localize a.npz b.npz --model RUN --out predictions.json --set min_score=0.1
     """
     from backtal.files import progress
     from backtal.nn.ensemble import localize_together

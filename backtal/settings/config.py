@@ -11,9 +11,11 @@ from typing import Any, Literal, TypeVar, Union
 
 from backtal.data.features import FeatureSpec
 from backtal.errors import ConfigError
+from backtal.files import note
 from backtal.settings.checks import at_least, at_most, is_name, require
 
 Config = TypeVar("Config")
+_DROPPING = frozenset({"nms_threshold", "nms_length_offset"})  # read where no soft suppression is set
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,14 @@ class Recipe:
             part: from_dict(type(getattr(self, part)), values, part, base=getattr(self, part))
             for part, values in parts.items()
         }
-        return dataclasses.replace(self, **changed)
+        recipe = dataclasses.replace(self, **changed)
+        sigma = recipe.localization.soft_nms_sigma
+        if sigma is not None and (idle := _DROPPING.intersection(parts.get("localization", {}))):
+            note(
+                f"localization.{' and '.join(sorted(idle))} has no effect while soft_nms_sigma={sigma:g} lowers the "
+                "scores of overlapping segments; to drop them instead, set soft_nms_sigma=null as well"
+            )
+        return recipe
 
     def _locate(self, key: str) -> tuple[str, str]:
         owners = {

@@ -57,6 +57,16 @@ def test_bad_settings_say_why(setting, message):
         Recipe().with_settings([setting])
 
 
+def test_a_setting_that_soft_suppression_does_not_read_is_named(caplog):
+    for chosen in (recipe("detector"), recipe("between-clicks")):
+        caplog.clear()
+        assert chosen.with_settings(["nms_threshold=0.3"]).localization.nms_threshold == 0.3
+        assert "localization.nms_threshold has no effect while soft_nms_sigma=" in caplog.text
+        caplog.clear()
+        chosen.with_settings(["nms_threshold=0.3", "soft_nms_sigma=null"])
+        assert not caplog.text
+
+
 def test_unknown_names_list_the_known():
     with pytest.raises(ConfigError, match=r"unknown recipe 'x'; known are compact, between-clicks"):
         recipe("x")
