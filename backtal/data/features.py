@@ -125,6 +125,19 @@ class TimeAxis:
         """Whether there are more snippets than frames, where their number is known: see `CROWDED`."""
         return self.num_frames is not None and self.length > self.num_frames
 
+    @property
+    def misfit(self) -> str | None:
+        """How long features and video are, as text, where the snippets do not cover the duration, or go far beyond it.
+
+        Example:
+            >>> TimeAxis(0.0, 0.5, length=50, duration=5.0).misfit
+            '25.0 s of features, 5.0 s of video'
+        """
+        covered = 2 * self.start + self.length * self.step  # as much is before the first snippet as after the last
+        if abs(covered - self.duration) <= max(1.0, 4 * self.step, 0.05 * self.duration):
+            return None
+        return f"{covered:.1f} s of features, {self.duration:.1f} s of video"
+
     def seconds(self, index: float) -> float:
         """Second at which the (possibly fractional) snippet position lies."""
         return min(max(self.start + index * self.step, 0.0), self.duration)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from backtal.data.features import TimeAxis
 from backtal.errors import ConfigError
 from backtal.nn.cas import BackTALOutput, frame_mask, join_outputs, mean_probability, smooth, topk_mean
-from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter
+from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter, feature_scale
 from backtal.nn.localize import localize
 from backtal.nn.pretrained import LocalizationModel
 from backtal.ops import local_affinity, neighbours
@@ -50,16 +50,16 @@ class BackTALModel(LocalizationModel[ModelConfig, LocalizationConfig, BackTALOut
             self.register_buffer("feature_scale", torch.ones(config.feature_dim))
 
     def set_feature_statistics(self, mean: Tensor, deviation: Tensor) -> None:
-        """Standardise features by these ``[D]``.
-
-        A deviation below a twentieth of the average one counts as that, so that a channel that hardly varies in
-        training is not blown up in a new video.
-        """
+        """Standardise features by these ``[D]``; see `backtal.nn.layers.feature_scale`."""
         if not self.config.standardize:
             raise ConfigError("ModelConfig.standardize is False: the model takes no feature statistics")
         self.feature_mean.copy_(mean)
-        floor = deviation.mean() / 20
-        self.feature_scale.copy_(1 / deviation.clamp(min=float(floor) or 1.0))
+        self.feature_scale.copy_(feature_scale(deviation))
+
+    @property
+    def clip(self) -> float | None:
+        """How many deviations standardised features are clipped to; None where they are not."""
+        return self.config.clip if self.config.standardize else None
 
     def forward(
         self, features: Tensor, lengths: Tensor | None = None, *, base_stream: bool | None = None
@@ -80,6 +80,8 @@ class BackTALModel(LocalizationModel[ModelConfig, LocalizationConfig, BackTALOut
         mask = frame_mask(lengths, length)[:, None]
         if self.config.standardize:
             features = (features - self.feature_mean[:, None]) * self.feature_scale[:, None]
+        if self.clip is not None:
+            features = features.clamp(-self.clip, self.clip)
         features = self.input_dropout(features.masked_fill(~mask, 0.0))
         embedding = self.embedding_head(features, mask)
         affinity = self._affinity(embedding, mask)

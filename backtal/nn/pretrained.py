@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from backtal.data.features import FeatureSpec, TimeAxis, VideoFeatures, check_fit, check_length, read_features
 from backtal.errors import ConfigError
+from backtal.files import note
 from backtal.hub import checkpoint, hub
 from backtal.hub.checkpoint import CheckpointConfig
 from backtal.nn.stream import Source, open_features, run_chunked
@@ -61,6 +62,7 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
             raise ConfigError(f"{type(config).__name__}.labels: a model needs at least one label")
         self.config, self.localization = config, localization
         self.facts: dict[str, str] = {}
+        self._said_clipped = False
 
     @property
     @abstractmethod
@@ -71,6 +73,11 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
     @abstractmethod
     def shortest(self) -> int:
         """The fewest snippets that a video may have."""
+
+    @property
+    def clip(self) -> float | None:
+        """How many deviations of the training features the network clips features to; None where it does not."""
+        return None
 
     @abstractmethod
     def join(self, blocks: Iterable[tuple[Output, slice]]) -> Output:
@@ -137,6 +144,7 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         if not isinstance(video, VideoFeatures):
             video = read_features(video)
         video.check(self.config.feature_dim, self.shortest, self.config.feature_spec, ignore_spec)
+        _say_misfit(video.video_id, video.axis)
         return video.rescaled(self.config.temporal_length)
 
     @torch.inference_mode()
@@ -157,6 +165,7 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
             torch.Size([1, 3, 50])
         """
         video = self.prepare(video, ignore_spec=ignore_spec)
+        self._say_clipped(video.video_id, video.features)
         with _evaluating(self):
             return self(video.features[None].to(self._weight))
 
@@ -197,6 +206,21 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         spec = stream.extractor.spec
         source = Source(Path(video).stem, int(spec.dim or 0), None, spec, stream, lambda: stream.axis)
         return self._localize(source, ignore_spec)
+
+    def _say_clipped(self, video_id: str, features: Tensor) -> Tensor:
+        """The features ``[D, n]`` themselves; where the network clips some of them, that is said, once of a model."""
+        if self.clip is None or self._said_clipped:
+            return features
+        mean, scale = self.get_buffer("feature_mean").cpu(), self.get_buffer("feature_scale").cpu()
+        far = ((features.cpu() - mean[:, None]) * scale[:, None]).abs() > self.clip
+        if far.any():
+            self._said_clipped = True
+            note(
+                f"video {video_id}: {int(far.sum())} value(s) of its features, in {int(far.any(1).sum())} channel(s), "
+                f"lie more than {self.clip:g} deviations from the mean of those trained on, and are clipped to that; "
+                "said once, other videos may have some too"
+            )
+        return features
 
     @property
     def _weight(self) -> Tensor:
@@ -252,12 +276,14 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         if source.length is not None:
             check_length(source.video_id, source.length, self.shortest)
         parts = source.pieces if config.temporal_length is None else [source.rescaled(config.temporal_length)]
+        parts = (self._say_clipped(source.video_id, torch.as_tensor(part)) for part in parts)
         with _evaluating(self):
             output = self.join(
                 run_chunked(self, self.reach, parts, device=self._weight.device, dtype=self._weight.dtype)
             )
         axis = source.axis()
         check_length(source.video_id, axis.length, self.shortest)
+        _say_misfit(source.video_id, axis)
         return output, axis.rescaled(config.temporal_length or axis.length)
 
     def save_pretrained(
@@ -387,6 +413,11 @@ def network(config: CheckpointConfig, wanted: type[LocalizationModel] = Localiza
     model = (wanted if issubclass(wanted, named) else named)(config.model, config.localization)
     model.facts = dict(config.facts)
     return model
+
+
+def _say_misfit(video_id: str, axis: TimeAxis) -> None:
+    if axis.misfit:
+        note(f"video {video_id}: {axis.misfit}: the duration, or the fps or stride of its features, is wrong")
 
 
 @contextmanager

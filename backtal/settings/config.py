@@ -63,6 +63,8 @@ class ModelConfig(NetworkConfig):
         input_dropout: probability, on the features.
         standardize: shift and scale each feature channel by its mean and deviation over the training
             snippets, which the checkpoint stores.
+        clip: standardised features are clipped to this many deviations; None for the most that training saw, at least
+            10, which the checkpoint stores.
         topk_ratio: video scores average the top ``max(1, int(topk_ratio * T))`` frames (eq. 1).
     """
 
@@ -77,6 +79,7 @@ class ModelConfig(NetworkConfig):
     dropout: float = 0.7
     input_dropout: float = 0.0
     standardize: bool = False
+    clip: float | None = None
     topk_ratio: float = 0.125
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class ModelConfig(NetworkConfig):
         require(self.kernel_size % 2 == 1, self, "kernel_size", "an odd number")
         require(0 <= self.dropout < 1, self, "dropout", "in [0, 1)")
         require(0 <= self.input_dropout < 1, self, "input_dropout", "in [0, 1)")
+        require(self.clip is None or self.clip > 0, self, "clip", "positive")
         require(0 < self.topk_ratio <= 1, self, "topk_ratio", "in (0, 1]")
 
 

@@ -18,6 +18,7 @@ from backtal.data.datasets import VideoDataset
 from backtal.data.features import CROWDED, TimeAxis, VideoFeatures, check_fit
 from backtal.errors import DataError, name_some
 from backtal.files import note, progress
+from backtal.nn.layers import feature_scale
 from backtal.segments.segments import Localization
 from backtal.settings.config import NetworkConfig
 from backtal.training.teaching import Taught
@@ -130,7 +131,8 @@ class TrainingSet(Dataset[Example]):
     def _read_all(self, cache_bytes: int) -> None:
         """Check every file, keep what fits in memory, gather the mean and deviation of each channel."""
         lengths, gaps, total, squares = list[int](), list[float](), torch.zeros(()), torch.zeros(())
-        first, unusable, crowded = None, list[str](), list[str]()
+        lows, highs = list[Tensor](), list[Tensor]()
+        first, unusable, crowded, misfit = None, list[str](), list[str](), list[str]()
         for index in progress(range(len(self)), desc="reading features", unit="video", leave=False):
             try:
                 video = self.folder.features(self.videos[index])
@@ -144,10 +146,14 @@ class TrainingSet(Dataset[Example]):
                 continue
             if video.axis.is_crowded:
                 crowded.append(video.video_id)
+            if video.axis.misfit:
+                misfit.append(f"{video.video_id} ({video.axis.misfit})")
             values = video.features.double()
             lengths.append(values.shape[1])
             step = video.axis.rescaled(self.model.temporal_length or video.axis.length).step
             gaps += [gap / step for gap in self._gaps(index)]
+            lows.append(video.features.amin(1))
+            highs.append(video.features.amax(1))
             total = total + values.sum(1)
             squares = squares + values.square().sum(1)
             video = video.rescaled(self.model.temporal_length)
@@ -159,6 +165,11 @@ class TrainingSet(Dataset[Example]):
             raise DataError((several if len(unusable) > 1 else "") + name_some(unusable, 3))
         if crowded:
             note(f"{len(crowded)} training video(s) with {CROWDED}: {name_some(crowded)}")
+        if misfit:
+            note(
+                f"{len(misfit)} training video(s) whose features do not cover their duration, so that clicks may lie "
+                f"on wrong snippets: {name_some(misfit)}"
+            )
         assert first is not None
         self.feature_dim, self.feature_spec = first.features.shape[0], self.model.feature_spec or first.spec
         count, self.shortest = sum(lengths), min(lengths)
@@ -166,6 +177,13 @@ class TrainingSet(Dataset[Example]):
         self.click_gap = statistics.median(gaps) if gaps else None
         self.mean = (total / count).float()
         self.deviation = (squares / count - (total / count).square()).clamp(min=0).sqrt().float()
+        self._extremes = torch.stack(lows), torch.stack(highs)
+
+    def farthest(self) -> Tensor:
+        """``[N]``: how many deviations the farthest value of each video lies from its channel's mean."""
+        scale = feature_scale(self.deviation)
+        low, high = ((extreme - self.mean) * scale for extreme in self._extremes)
+        return torch.maximum(-low, high).amax(1)
 
     def _check_located(self) -> None:
         videos = {video.video_id: video for video in self.videos}

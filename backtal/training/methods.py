@@ -1,6 +1,8 @@
 """How each architecture is trained: its model, what a batch costs, and what one stage teaches the next."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from backtal.training.examples import Batch, Example, TrainingSet, collate
 from backtal.training.teaching import Opinion, Taught, teach
 
 Network = Callable[..., Any]
+LEAST_CLIP = 10.0  # deviations that a network reads as they are, even where training saw none so far out
 
 
 class BackTALMethod:
@@ -33,8 +36,11 @@ class BackTALMethod:
 
     def model(self) -> BackTALModel:
         """A fresh network."""
-        model = BackTALModel(self.recipe.model, self.recipe.localization)
-        if self.recipe.model.standardize:
+        config = self.recipe.model
+        if config.standardize and config.clip is None:
+            config = replace(config, clip=max(LEAST_CLIP, math.ceil(self._set.farthest().max())))
+        model = BackTALModel(config, self.recipe.localization)
+        if config.standardize:
             model.set_feature_statistics(self._set.mean, self._set.deviation)
         return model
 

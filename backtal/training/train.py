@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from backtal.data.datasets import SHORTEST
 from backtal.data.features import check_length
-from backtal.errors import ConfigError
-from backtal.files import progress
+from backtal.errors import ConfigError, name_some
+from backtal.files import note, progress
 from backtal.nn.pretrained import LocalizationModel
 from backtal.settings.config import Recipe
 from backtal.training.examples import Batch, TrainingSet, collate
@@ -146,6 +146,8 @@ class _Run:
         torch.manual_seed(self.settings.seed if stage == 1 else _mix(self.settings.seed, -stage))
         self.method = method_of(recipe, training_set)
         self.model = self.method.model()
+        if stage == 1 and self.folder.writes:
+            self._say_clipped()
         training, self.held_out = self._split()
         passes = math.ceil(self.settings.min_epoch_steps * self.settings.batch_size / len(training))
         self.order = EpochOrder(training, self.settings.seed, passes)
@@ -160,6 +162,14 @@ class _Run:
         self.first_epoch, self.best, self.best_loss = 1, dict[str, Tensor](), math.inf
         self.average = self._weights() if self.settings.averaging else {}
         self.log: list[str] = []
+
+    def _say_clipped(self) -> None:
+        clip, farthest = self.model.clip, self.training_set.farthest()
+        if clip is not None and (far := torch.nonzero(farthest > clip)[:, 0].tolist()):
+            note(
+                f"{len(far)} training video(s) have values more than {clip:g} deviations from the mean, which the "
+                f"network clips to that: {name_some(self.training_set.videos[index].video_id for index in far)}"
+            )
 
     def _split(self) -> tuple[list[int], list[int]]:
         """Indices to train on, and those held out; the same for every seed."""

@@ -97,6 +97,28 @@ def test_standardisation_comes_from_the_statistics():
         plain.set_feature_statistics(mean, deviation)
 
 
+def test_values_far_from_the_training_features_are_clipped_and_said_once(caplog):
+    model = BackTALModel(dataclasses.replace(CONFIG, standardize=True, clip=12.0)).eval()
+    model.set_feature_statistics(torch.ones(6), torch.full((6,), 2.0))
+    features = torch.randn(6, 30)
+    features[2, 7] = 6200.0
+    video, axis = VideoFeatures("odd", features, TimeAxis.even(30, 15.0)), TimeAxis.even(30, 15.0)
+    bounded = features.clone()
+    bounded[2, 7] = 1 + 12 * 2
+    torch.testing.assert_close(model(features[None]).cas, model(bounded[None]).cas)
+    assert model.localize(VideoFeatures("bounded", bounded, axis)).segments == model.localize(video).segments
+    assert "video odd: 1 value(s) of its features, in 1 channel(s), lie more than 12 deviations" in caplog.text
+    assert "video bounded" not in caplog.text
+    caplog.clear()
+    model.localize(video)
+    model.run(video)
+    assert not caplog.text
+    paper = BackTALModel(CONFIG).eval()
+    paper.run(video)
+    assert paper.clip is None
+    assert not caplog.text
+
+
 def test_bad_input_is_named():
     model = BackTALModel(CONFIG)
     with pytest.raises(ValueError, match=r"must be \[B, 6, T\], got shape \(2, 5, 9\)"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from backtal import Click, ClickTrack, DataError, FeatureSpec, ModelConfig, write_features
+from backtal import BackTALModel, Click, ClickTrack, DataError, FeatureSpec, ModelConfig, write_features
 from backtal.data.datasets import DatasetFolder
 from backtal.data.features import TimeAxis, VideoFeatures
 from backtal.training.examples import Example, TrainingSet, collate
@@ -37,6 +37,22 @@ def example(
     track = {"v": ClickTrack("v", tuple(Click(time, label) for time, label in clicks))} if clicks else None
     model = ModelConfig(feature_dim=4, labels=LABELS, temporal_length=temporal_length)
     return TrainingSet(DatasetFolder(root), "training", track, model, located=["v"] if located else ())[0]
+
+
+def test_features_that_do_not_fit_the_duration_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    root = folder(tmp_path, [("jump", 1.0, 2.0)])
+    spec = FeatureSpec("made", fps=4, window=8, stride=2, dim=4)
+    for length, said in ((7, ""), (10, ""), (50, "1 training video(s) whose features do not cover their duration")):
+        features = VideoFeatures("v", torch.randn(4, length), TimeAxis.of(length, 5.0, spec=spec), spec)
+        write_features(root / "features" / "v.npz", features)
+        caplog.clear()
+        example(root, *background(1.0))
+        assert said in caplog.text
+        assert bool(said) == bool(caplog.text)
+    model = BackTALModel(ModelConfig(feature_dim=4, labels=LABELS, hidden_dim=8)).eval()
+    caplog.clear()
+    model.localize(DatasetFolder(root).features(DatasetFolder(root).annotations.videos["v"]))
+    assert "video v: 26.5 s of features, 5.0 s of video: the duration, or the fps or stride" in caplog.text
 
 
 def background(*times: float) -> list[tuple[float, str]]:

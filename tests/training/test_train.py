@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, make_folder
@@ -311,6 +312,26 @@ def test_statistics_are_those_of_all_snippets(folder):
     everything = torch.cat([example.features for example in examples], dim=1)
     torch.testing.assert_close(examples.mean, everything.mean(1))
     torch.testing.assert_close(examples.deviation, everything.std(1, correction=0))
+
+
+def test_a_network_clips_what_is_beyond_all_that_training_saw(folder, tmp_path, caplog):
+    model = run(folder, tmp_path / "usual")
+    assert model.clip == 10
+    assert BackTALModel.from_pretrained(tmp_path / "usual").clip == 10
+    path = sorted((folder / "features").glob("*.npz"))[0]
+    content = dict(np.load(path))
+    content["features"][3, 4] = 60_000.0
+    np.savez(path, **content)
+    examples = training_set(folder)
+    clip = run(folder, tmp_path / "far").clip
+    assert 10 < examples.farthest().max() <= clip < examples.farthest().max() + 1
+    assert json.loads((tmp_path / "far" / "recipe.json").read_text())["model"]["clip"] is None
+    assert not caplog.text
+    run(folder, tmp_path / "given", RECIPE.with_settings(["clip=5"]))
+    assert (
+        "1 training video(s) have values more than 5 deviations from the mean, which the network clips" in caplog.text
+    )
+    assert caplog.text.rstrip().endswith(path.stem)
 
 
 def test_video_labels_only_reads_no_click(folder, tmp_path):

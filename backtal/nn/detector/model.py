@@ -49,6 +49,11 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
         self.feature_scale.copy_(feature_scale(deviation))
 
     @property
+    def clip(self) -> float:
+        """How many deviations standardised features are clipped to."""
+        return self.config.clip
+
+    @property
     def reach(self) -> int:
         """Snippets on either side that a snippet's output depends on, rounded up to the highest stride."""
         top = self._top

@@ -34,6 +34,20 @@ def video(length: int = 150, seed: int = 1) -> VideoFeatures:
     return VideoFeatures("v", features, TimeAxis.even(length, length / 5))
 
 
+def test_values_that_are_clipped_are_said_once(caplog: pytest.LogCaptureFixture):
+    made, odd = model(), video()
+    odd.features[2, 7] = 6200.0
+    made.localize(odd)
+    made.localize(odd)
+    assert [record.message for record in caplog.records] == [
+        "video v: 1 value(s) of its features, in 1 channel(s), lie more than 10 deviations from the mean of those "
+        "trained on, and are clipped to that; said once, other videos may have some too"
+    ]
+    caplog.clear()
+    model().localize(video())
+    assert not caplog.text
+
+
 def assert_same(one: Localization, other: Localization) -> None:
     assert len(one) == len(other) > 0
 
