@@ -117,7 +117,7 @@ class Advisor:
                 f"no features/{video}.npz, and the model's extractor cannot be built: {failure}; "
                 f"make them with `backtal extract`"
             ) from None
-        report = extract_files([self.folder.video(video)], self._extractor, self.folder.own("features"))
+        report = extract_files({self.folder.video(video): video}, self._extractor, self.folder.own("features"))
         if report.failed:
             raise BackTALError(next(iter(report.failed.values())))
 

@@ -1,10 +1,11 @@
 """The folder that is annotated: which videos it holds, and that nothing outside it is read or written."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from backtal.errors import DataError, name_some
+from backtal.files import name_fault, read_json, spelling
 from backtal.video import videos_of
 
 _PLAYED = {".m4v", ".mkv", ".mov", ".mp4", ".ogv", ".webm"}
@@ -17,7 +18,7 @@ class Folder:
     Attributes:
         root: the folder, resolved; ``annotations.json``, ``clicks``, ``features`` and ``progress`` are in it.
         media: the folder that the videos are in, resolved.
-        videos: file by name of the video, which is the file's name without its ending.
+        videos: file by name of the video: the file's without its ending, ``class/video`` in a folder of `media`.
         left_out: files that are not served, with the reason.
     """
 
@@ -76,7 +77,7 @@ def open_folder(place: str | Path, data: str | Path | None = None) -> Folder:
     if not place.exists():
         raise DataError(f"{place}: no such video or folder")
     if place.is_file():
-        media, files = place.parent, [place]
+        media, files = place.parent, {place: place.stem}
     else:
         media = place / "videos" if (place / "videos").is_dir() else place
         files = videos_of(media)
@@ -84,24 +85,32 @@ def open_folder(place: str | Path, data: str | Path | None = None) -> Folder:
     media = media.resolve() if media.name == ".." else media.absolute()
     root = Path(data or (media.parent if media.name == "videos" else media)).resolve()
     media = media.resolve()
-    videos, left_out = _sort_out(files, media)
+    spell = _spelling(root / "annotations.json")
+    videos, left_out = _sort_out({path: spell(name) for path, name in files.items()}, media)
     if not videos:
         because = f" that can be served ({next(iter(left_out.values()))})" if left_out else ""
         raise DataError(f"{place}: holds no video{because}; put them there or in {place / 'videos'}")
     return Folder(root, media, videos, left_out)
 
 
-def _sort_out(files: Iterable[Path], media: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def _spelling(path: Path) -> Callable[[str], str]:
+    """Gives a video the form of Unicode that its name has in the annotations, if there are any that can be read."""
+    try:
+        return spelling(read_json(path).get("database", ()))
+    except (DataError, TypeError):
+        return str
+
+
+def _sort_out(files: Mapping[Path, str], media: Path) -> tuple[dict[str, Path], dict[str, str]]:
     videos: dict[str, Path] = {}
     left_out: dict[str, str] = {}
-    for path in files:
-        name = path.stem
+    for path, name in files.items():
         if not is_inside(path, media):
             left_out[path.name] = "a link that leads out of the folder"
         elif not path.is_file():
             left_out[path.name] = "not a file"
-        elif not name.isprintable():
-            left_out[ascii(path.name)] = "its name is not printable text"
+        elif fault := name_fault(name):
+            left_out[ascii(path.name)] = f"no video can be called so: {fault}"
         elif name in videos:
             names = name_some([videos[name].name, path.name])
             raise DataError(f"{media}: two videos are called {name}: {names}; rename one")

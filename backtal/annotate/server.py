@@ -164,12 +164,13 @@ def make_app(
         Route("/", page),
         Route("/page/{name}", page_file),
         Route("/api/videos", overview),
-        Route("/api/videos/{video}", one),
-        Route("/api/videos/{video}", _with_body(save), methods=["PUT"]),
-        Route("/api/videos/{video}/time", _with_body(spend), methods=["POST"]),
-        Route("/api/videos/{video}/suggestions", suggestions),
-        Route("/frames/{video}/{height:int}/{index:int}", sheet),
-        Route("/film/{video}", film),
+        # Names of videos may hold slashes.
+        Route("/api/videos/{video:path}/time", _with_body(spend), methods=["POST"]),
+        Route("/api/videos/{video:path}/suggestions", suggestions),
+        Route("/api/videos/{video:path}", one),
+        Route("/api/videos/{video:path}", _with_body(save), methods=["PUT"]),
+        Route("/frames/{video:path}/{height:int}/{index:int}", sheet),
+        Route("/film/{video:path}", film),
     ]
     handlers: dict[Any, Callable] = {BackTALError: _bad, OSError: _unsaved, HTTPException: _told, Exception: _broken}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), port, token)

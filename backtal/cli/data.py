@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from backtal.cli.command import Command, read_labels
+from backtal.errors import DataError
 
 
 @click.group()
@@ -151,6 +152,9 @@ def _video_facts(folder: Path, names: Collection[str]) -> dict[str, dict[str, An
     from backtal.video.decode import videos_in
 
     spell = spelling(names)
-    files = {spell(path.stem): path for path in videos_in([folder])}
+    files = dict[str, Path]()
+    for path in videos_in([folder]):
+        if (other := files.setdefault(spell(path.stem), path)) != path and spell(path.stem) in names:
+            raise DataError(f"{other} and {path} are both called {path.stem}: which one is meant cannot be told")
     found = {name: read_facts(files[name]) for name in names if name in files}
     return {name: {"duration": facts.duration, "fps": facts.fps} for name, facts in found.items()}

@@ -301,11 +301,13 @@ def _videos(path: Path, subset: str) -> Iterator[tuple[str, Path, Callable | Non
             yield video.video_id, path, lambda video=video: folder.features(video)
     else:
         films = videos_of(path)
+        if (path / "features").is_dir():
+            films = {film: name for film, name in films.items() if film.parent == path}
         features = npz_files(path / "features" if (path / "features").is_dir() else path)
         if bool(films) == bool(features):
             held = "videos and feature files: name those that are meant" if films else "neither video nor feature file"
             raise DataError(f"{path}: is no dataset folder, as it has no annotations.json, and holds {held}")
-        yield from ((film.stem, film, None) for film in films)
+        yield from ((name, film, None) for film, name in films.items())
         yield from ((name, file, None) for name, file in features.items())
 
 

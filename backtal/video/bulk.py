@@ -20,7 +20,8 @@ class _Actor:
         self.extractor, self.out, self.options = chosen_extractor(**extractor), out, options
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        report = extract_files(list(batch["path"]), self.extractor, self.out, **self.options)
+        videos = dict(zip(map(Path, batch["path"]), map(str, batch["name"]), strict=True))
+        report = extract_files(videos, self.extractor, self.out, **self.options)
         rows = [("written", path, "") for path in report.written] + [("kept", path, "") for path in report.kept]
         rows += [("failed", path, reason) for path, reason in report.failed.items()]
         rows += [("damaged", path, reason) for path, reason in report.damaged.items()]
@@ -29,7 +30,7 @@ class _Actor:
 
 
 def extract_on_ray(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path] | Mapping[Path, str],
     extractor: Mapping[str, Any],
     out: str | Path,
     *,
@@ -40,7 +41,7 @@ def extract_on_ray(
     """As `extract_files`, by actors on a Ray cluster: the one that is connected or configured, else a local one.
 
     Args:
-        paths: the videos, on storage that all machines share.
+        paths: the videos, as for `extract_files`, on storage that all machines share.
         extractor: keyword arguments of `load_extractor`; every actor builds its own.
         out: the folder to write to, shared as well.
         actors: copies of the network.
@@ -71,7 +72,13 @@ def extract_on_ray(
     extractor = {**extractor, "weights": files, "name": place}
     blocks = min(len(left), max(actors, -(-len(left) // _VIDEOS_AT_ONCE)))
     rows = (
-        ray.data.from_items([{"path": str(path.absolute())} for path in left], override_num_blocks=blocks)
+        ray.data.from_items(
+            [
+                {"path": str(path.absolute()), "name": target.relative_to(out).with_suffix("").as_posix()}
+                for path, target in left.items()
+            ],
+            override_num_blocks=blocks,
+        )
         .map_batches(
             _Actor,
             fn_constructor_args=(extractor, str(out), options),

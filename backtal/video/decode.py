@@ -1,6 +1,7 @@
 """Decoding: a video file as frames at even times, whatever its frame rate, rotation or start time."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from backtal.video.containers import import_av, open_video
 from backtal.video.playback import Playback
 
 _ROUNDING = 1e-6
+# Sound and pictures in the containers of videos, which phones and editors leave beside these under the same name.
+_BESIDE = {".aac", ".avif", ".heic", ".heif", ".m4a", ".m4b", ".mka", ".oga", ".ogg", ".opus", ".wma"}
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether a path is called like a video, or the file is one by its first bytes."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES or kind_of(path) == VIDEO
+    """Whether a path is called like a video, or the file is one by its first bytes unless it is called otherwise."""
+    suffix = Path(path).suffix.lower()
+    return suffix in VIDEO_SUFFIXES or (suffix not in _BESIDE and kind_of(path) == VIDEO)
 
 
 def opens_as_video(path: str | Path) -> bool:
@@ -32,26 +36,35 @@ def opens_as_video(path: str | Path) -> bool:
     return True
 
 
-def videos_of(folder: str | Path) -> list[Path]:
-    """The videos in a folder, in order of name; not the hidden ones, such as macOS's ``._a.mp4`` beside ``a.mp4``."""
-    return sorted(path for path in Path(folder).iterdir() if is_video(path) and not path.name.startswith("."))
+def videos_of(folder: str | Path) -> dict[Path, str]:
+    """The videos in a folder, in order of name, each with what it is called: ``class/video`` in a folder within it.
+
+    Hidden files and folders are left out, such as macOS's ``._a.mp4`` beside ``a.mp4``.
+    """
+    found, seen = list[Path](), {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = {name: os.path.realpath(Path(place, name)) for name in folders if not name.startswith(".")}
+        folders[:] = [name for name in sorted(real) if real[name] not in seen]  # links may lead back
+        seen.update(real.values())
+        found += (path for name in names if not name.startswith(".") and is_video(path := Path(place, name)))
+    return {path: path.relative_to(folder).with_suffix("").as_posix() for path in sorted(found)}
 
 
-def videos_in(places: Iterable[str | Path]) -> list[Path]:
-    """The videos in folders, in order of name, and files as they are, whatever they are called.
+def videos_in(places: Iterable[str | Path]) -> dict[Path, str]:
+    """The videos in folders, see `videos_of`, and files as they are, whatever they hold; each with what it is called.
 
     Raises:
         DataError: if a place does not exist or a folder holds no video.
     """
-    found: list[Path] = []
+    found: dict[Path, str] = {}
     for place in map(Path, places):
         if not place.exists():
             raise DataError(f"{place}: no such video or folder")
-        inside = videos_of(place) if place.is_dir() else [place]
+        inside = videos_of(place) if place.is_dir() else {place: place.stem}
         if not inside:
             raise DataError(f"{place}: holds no video; known are {', '.join(sorted(VIDEO_SUFFIXES))}")
-        found += inside
-    return list(dict.fromkeys(found))
+        found |= {path: name for path, name in inside.items() if path not in found}
+    return found
 
 
 class Video:

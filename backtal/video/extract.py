@@ -7,7 +7,7 @@ import json
 import queue
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -175,7 +175,7 @@ class Report:
 
 
 def extract_files(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path] | Mapping[Path, str],
     extractor: Extractor,
     out: str | Path,
     *,
@@ -191,7 +191,8 @@ def extract_files(
     reported, and the others are done.
 
     Args:
-        paths: the videos.
+        paths: the videos; or by path what they are called, as `videos_in` finds them. Of ``class/video`` the features
+            are in a folder ``class``.
         extractor: the network, as `load_extractor` builds it.
         out: the folder to write to.
         workers: threads that decode.
@@ -204,7 +205,8 @@ def extract_files(
         DataError: if two videos have one name, or `out` holds features of another extractor.
     """
     import_av()
-    report, left = pending(paths, extractor.spec, out)
+    report, targets = pending(paths, extractor.spec, out)
+    left = list(targets)
     engine = Engine(extractor, device, bf16=bf16)
     todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for path in left:
@@ -216,7 +218,7 @@ def extract_files(
         arguments = (todo, ready, stop, extractor, keep_damaged, workers)
         threading.Thread(target=_decode, args=arguments, daemon=True).start()
     try:
-        _gather(left, ready, engine, batch_size, Path(out), extractor.spec, report)
+        _gather(targets, ready, engine, batch_size, extractor.spec, report)
     finally:
         stop.set()
     return report
@@ -259,19 +261,18 @@ def _decode(
 
 
 def _gather(
-    paths: Sequence[Path],
+    targets: Mapping[Path, Path],
     ready: queue.Queue,
     engine: Engine,
     batch_size: int,
-    out: Path,
     spec: FeatureSpec,
     report: Report,
 ) -> None:
     """Take windows as they come, run the network on full batches, write each video once its last features are there."""
     held: list[tuple[Path, Window]] = []
-    found: dict[Path, list[Tensor]] = {path: [] for path in paths}
+    found: dict[Path, list[Tensor]] = {path: [] for path in targets}
     ended: dict[Path, _End] = {}
-    with progress((), total=len(paths), desc="extracting", unit="video") as bar:
+    with progress((), total=len(targets), desc="extracting", unit="video") as bar:
         while found:
             path, item = ready.get()
             if not isinstance(item, _End):
@@ -297,8 +298,8 @@ def _gather(
                 if not rows.isfinite().all():
                     report.failed[str(path)] = _NOT_FINITE
                     continue
-                target = out / f"{path.stem}.npz"
-                write_features(target, VideoFeatures(path.stem, rows, _axis(video, rows.shape[1], spec), spec))
+                target = targets[path]
+                write_features(target, VideoFeatures(target.stem, rows, _axis(video, rows.shape[1], spec), spec))
                 report.written.append(str(target))
                 if video.damage:
                     report.damaged[str(path)] = video.damage
@@ -312,27 +313,30 @@ def _of_one_size(held: list[tuple[Path, Window]]) -> Iterator[list[tuple[Path, W
     yield from groups.values()
 
 
-def pending(paths: Sequence[str | Path], spec: FeatureSpec, out: str | Path) -> tuple[Report, list[Path]]:
-    """A report of the videos whose features are in `out` already, and the other videos.
+def pending(
+    paths: Sequence[str | Path] | Mapping[Path, str], spec: FeatureSpec, out: str | Path
+) -> tuple[Report, dict[Path, Path]]:
+    """A report of the videos whose features are in `out` already, and of the other videos the files to write.
 
     Raises:
         DataError: if two videos have one name, or `out` holds features of another extractor.
     """
-    report, left, names = Report(), [], {}
-    for path in map(Path, paths):
-        if (other := names.setdefault(path.stem, path)) != path:
-            raise DataError(f"{path} and {other} would both be written to {path.stem}.npz: rename one")
-        target = Path(out) / f"{path.stem}.npz"
+    report, left, names = Report(), dict[Path, Path](), {}
+    called = paths if isinstance(paths, Mapping) else {Path(path): Path(path).stem for path in paths}
+    for path, name in called.items():
+        if (other := names.setdefault(name, path)) != path:
+            raise DataError(f"{path} and {other} would both be written to {name}.npz: rename one")
+        target = Path(out) / f"{name}.npz"
         stored = _stored_spec(target) if target.exists() else None
         if stored is None:
-            left.append(path)
+            left[path] = target
             continue
         if wrong := stored.mismatches(spec):
             raise DataError(
                 f"{target}: made otherwise: {'; '.join(wrong)} (here: the file, there: now); choose another folder"
             )
         report.kept.append(str(target))
-    return report, list(dict.fromkeys(left))
+    return report, left
 
 
 def _stored_spec(path: Path) -> FeatureSpec | None:

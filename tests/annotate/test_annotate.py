@@ -4,6 +4,7 @@ import io
 import json
 import os
 import threading
+import unicodedata
 import webbrowser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -134,6 +135,28 @@ def test_which_folder_and_which_videos(tmp_path):
     assert list(open_folder(videos).videos) == ["a", "b"]
     assert list(folder.videos) == ["b"]
     assert open_folder(videos, tmp_path / "other").root == tmp_path / "other"
+
+
+def test_names_are_the_users_on_the_page_too(tmp_path):
+    videos = tmp_path / "data" / "videos"
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    for name in ("Abuse/clip", "Arson/clip", "می\u200cرود", "👩\u200d🚀", apart):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / f"{name}.mp4").write_bytes(b"x")
+    (videos / "a\nb.mp4").write_bytes(b"x")
+    database = {composed: {"subset": "training", "duration": 9.0, "labels": []}}
+    (tmp_path / "data" / "annotations.json").write_text(json.dumps({"labels": ["jump"], "database": database}))
+    folder = open_folder(tmp_path / "data")
+    assert set(folder.videos) == {"Abuse/clip", "Arson/clip", "می\u200cرود", "👩\u200d🚀", composed}
+    assert "no video can be called so: it has line breaks" in folder.left_out["'a\\nb.mp4'"]
+    made = Store(folder, ("jump",), lambda name: Facts(9.0, 8.0, 72, 1.5))
+    for name in ("Abuse/clip", "می\u200cرود", composed):
+        now = made.state("me", name)
+        made.save("me", name, change(now, [(1.5, B)], ["jump"], done=True))
+    saved = read_annotations(tmp_path / "data" / "annotations.json").videos
+    clicked = {"Abuse/clip", "می\u200cرود", composed}
+    assert {name for name, video in saved.items() if video.labels == {"jump"}} == clicked
+    assert set(read_clicks(tmp_path / "data" / "clicks" / "me.txt")) == clicked
 
 
 def test_videos_kept_elsewhere_belong_to_the_folder_that_links_to_them(tmp_path, monkeypatch):

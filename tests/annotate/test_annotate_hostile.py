@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from annotate_server import Served, chromium, make_videos
@@ -19,6 +20,7 @@ pytest.importorskip("uvicorn")
 
 import uvicorn
 
+from backtal import read_clicks
 from backtal.annotate import connections, guard
 from backtal.annotate.server import listen
 from backtal.cli.annotating import _way_to
@@ -229,6 +231,28 @@ def test_a_thousand_hostile_requests(served):
     assert "Traceback" not in log, log
     assert log.splitlines()[-1].startswith("Ctrl-C stops"), log
     print({kind: {status: found.count(status) for status in sorted(set(found))} for kind, found in counts.items()})
+
+
+@pytest.mark.parametrize("name", ["Abuse/clip 1", "می\u200cرود", "a/time", "50% %2F #1?&"])
+def test_the_page_asks_for_videos_of_any_name(tmp_path, name):
+    data = make_videos(tmp_path / "data", {"other.mp4": 2})
+    (data / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+    (data / "videos" / "other.mp4").rename(data / "videos" / f"{name}.mp4")
+    server = Served(data, "--labels", str(data / "labels.txt"), log=tmp_path / "log.txt")
+    try:
+        place = quote(name, safe="")  # as encodeURIComponent
+        status, state = server.ask(f"/api/videos/{place}?annotator=me")
+        assert (status, state["name"]) == (200, name)
+        marks = [{"time": 0.5, "label": "background"}]
+        wanted = {"base": state["revision"], "marks": marks, "labels": ["jump"], "done": True}
+        assert server.ask(f"/api/videos/{place}?annotator=me", wanted)[0] == 200
+        spent = {"visit": "v1", "seconds": 3.5}
+        assert server.ask(f"/api/videos/{place}/time?annotator=me", spent, method="POST") == (200, {"seconds": 3.5})
+        assert server.ask(f"/frames/{place}/96/0")[1][:2] == b"\xff\xd8"
+        assert server.ask(f"/film/{place}")[0] == 200
+        assert read_clicks(data / "clicks" / "me.txt")[name].times() == [0.5]
+    finally:
+        server.stop()
 
 
 def test_what_is_not_http_and_bodies_without_an_end(served):

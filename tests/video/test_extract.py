@@ -21,7 +21,7 @@ from video_files import flash, moving_bar, times_at, write_sound, write_video
 
 from backtal import BackTALModel, ConfigError, DataError, FeatureSpec, LocalizationConfig, ModelConfig, read_features
 from backtal.cli import main
-from backtal.video import Extractor, FeatureStream, extract_file, extract_files, load_extractor
+from backtal.video import Extractor, FeatureStream, extract_file, extract_files, load_extractor, videos_in
 from backtal.video.windows import windows
 
 BUILDER = """
@@ -223,6 +223,16 @@ def test_bf16_and_batches_do_not_change_the_order(tmp_path):
         assert one.axis == five.axis
         assert bf16.features == pytest.approx(one.features, abs=0.02)
         assert torch.equal(one.features, extract_file(path, mean_colour()).features)
+
+
+def test_videos_in_folders_keep_the_names_of_these(tmp_path):
+    for name in ("Abuse/x.mp4", "Arson/x.mp4"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True)
+        write_video(tmp_path / "videos" / name, times_at(25, 3), moving_bar)
+    videos = videos_in([tmp_path / "videos"])
+    written = extract_files(videos, mean_colour(), tmp_path / "out").written
+    assert written == [str(tmp_path / "out" / "Abuse" / "x.npz"), str(tmp_path / "out" / "Arson" / "x.npz")]
+    assert extract_files(videos, mean_colour(), tmp_path / "out").kept == written
 
 
 def test_two_videos_of_one_name(tmp_path):

@@ -130,11 +130,22 @@ def test_only_sound(tmp_path):
 
 
 def test_videos_in(tmp_path):
-    for name in ("b.mp4", "a.MKV", "notes.txt"):
+    for folder in ("Abuse", ".cache"):
+        (tmp_path / folder).mkdir()
+    for name in ("b.mp4", "a.MKV", "notes.txt", "Abuse/b.v2.mp4", "Abuse/._b.mp4", ".cache/c.mp4"):
         (tmp_path / name).touch()
-    assert videos_in([tmp_path]) == [tmp_path / "a.MKV", tmp_path / "b.mp4"]
-    assert videos_in([tmp_path / "notes.txt", tmp_path / "b.mp4"]) == [tmp_path / "notes.txt", tmp_path / "b.mp4"]
+    (tmp_path / "Abuse" / "back").symlink_to(tmp_path)
+    found = {tmp_path / "Abuse" / "b.v2.mp4": "Abuse/b.v2", tmp_path / "a.MKV": "a", tmp_path / "b.mp4": "b"}
+    assert videos_in([tmp_path]) == found
+    assert videos_in([tmp_path, tmp_path / "Abuse"]) == found
+    assert videos_in([tmp_path / "notes.txt", tmp_path / "b.mp4"]) == {
+        tmp_path / "notes.txt": "notes",
+        tmp_path / "b.mp4": "b",
+    }
     assert not is_video("a.npz")
+    for name, video in (("b.heic", False), ("b.M4A", False), ("b", True), ("b.bin", True)):
+        (tmp_path / name).write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(600))
+        assert is_video(tmp_path / name) == video
     with pytest.raises(DataError, match="no such video or folder"):
         videos_in([tmp_path / "c.mp4"])
     (tmp_path / "folder").mkdir()
