@@ -152,6 +152,8 @@ def _marks(text: str, where: str, reading: Reading, background: Collection[str])
     for mark in form.read(text, where, reading):
         if not math.isfinite(mark.end):
             raise DataError(f"{where}: video {mark.video}: a click at {mark.end} s")
+        if mark.end < mark.start:
+            raise DataError(f"{where}: video {mark.video}: {mark.label} from {mark.start:g} to {mark.end:g} s")
         yield mark._replace(label=BACKGROUND) if mark.label.casefold() in names else mark
 
 

@@ -185,10 +185,12 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
     (videos / "inside.mp4").symlink_to(videos / "a.mp4")
     (videos / "out.mp4").symlink_to(tmp_path / "secret.mp4")
     (videos / "bad\nname.mp4").write_bytes(b"x")
-    (videos / "dir.mp4").mkdir()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "b.mp4").write_bytes(b"s")
+    (videos / "dir.mp4").symlink_to(tmp_path / "others")
     folder = open_folder(videos)
     assert set(folder.videos) == {"a", "inside"}
-    assert set(folder.left_out) == {"out.mp4", "'bad\\nname.mp4'", "dir.mp4"}
+    assert set(folder.left_out) == {"out.mp4", "'bad\\nname.mp4'", "b.mp4"}
     (videos / "a.mp4").unlink()
     (videos / "a.mp4").symlink_to(tmp_path / "secret.mp4")
     with pytest.raises(DataError, match="no video 'a'"):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtal import Click, ClickTrack, DataError, read_clicks, write_clicks
-from backtal.clicks.files import BACKGROUND_NAMES, FORMS
-from backtal.clicks.forms.form import video_of
+from backtal.clicks.files import BACKGROUND_NAMES, FORMS, parse_marks
+from backtal.clicks.forms.form import Reading, video_of
 
 RATES = {"lacp", "cvat", "label-studio"}
 WRITTEN = {name for name, form in FORMS.items() if form.write}
@@ -192,6 +192,34 @@ def test_cvat_tracks(tmp_path, caplog):
     assert clicks(track(bones)) == [(0.7, "background")]
     assert not read(tmp_path, cvat(track(shape("box", 20, outside=1))), frame_rates=10.0)
     assert "left out: 1 track(s) that are never visible" in caplog.text
+
+
+def test_a_cvat_task_of_every_25th_frame():
+    meta = "<task><id>5</id><name>t</name><start_frame>50</start_frame><frame_filter>step=25</frame_filter></task>"
+    moment = f'<track id="0" label="background">{shape("box", 50)}{shape("box", 75, outside=1)}</track>'
+    long = f'<track id="1" label="jump">{shape("box", 100)}{shape("box", 200, outside=1)}</track>'
+    marks = list(parse_marks(cvat(moment + long, meta), "t.xml", Reading(25.0)))
+    assert [(mark.start, mark.end, mark.end + mark.frame) for mark in marks] == [(2, 2, 3), (4, 7, 8)]
+
+
+def test_an_image_called_after_its_second_is_no_frame(tmp_path):
+    tag = '<tag label="background" source="manual"/>'
+    images = f'<image id="0" name="v_12.5.jpg">{tag}</image>'
+    with pytest.raises(DataError, match="which frame of the video an image is cannot be told"):
+        read(tmp_path, cvat(images + f'<image id="1" name="v_0007.jpg">{tag}</image>'), frame_rates=25.0)
+    shots = f'<image id="2" name="shot1.0050.jpg">{tag}</image>'
+    assert read(tmp_path, cvat(shots), frame_rates=25.0) == {"v": [(2.0, "background")]}
+
+
+def test_what_ends_before_it_begins_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"jump from 1\.96 to 0\.16 s"):
+        read(tmp_path, [task({"ranges": [{"start": 50, "end": 5}], "timelinelabels": ["jump"]})], frame_rates=24.0)
+
+
+def test_a_rate_that_tasks_of_label_studio_know_better_is_said(tmp_path, caplog):
+    ranges = {"ranges": [{"start": 301, "end": 301}], "timelinelabels": ["jump"], "framesCount": 900, "duration": 30}
+    assert list(read(tmp_path, [task(ranges)], frame_rates=25.0).values()) == [[(10.0, "jump")]]
+    assert "counted at 30 frames a second, as it says itself, not at 25" in caplog.text
 
 
 def test_cvat_tags_and_projects(tmp_path):
@@ -413,7 +441,7 @@ TIMELINE = [task({"ranges": [{"start": 26, "end": 26}], "timelinelabels": ["jump
 DRAWN = [task({"sequence": [{"frame": 11, "enabled": False}], "framesCount": 500, "duration": 20, "labels": ["jump"]})]
 RESULT = (0, "annotations", 0, "result", 0)
 DAMAGED = {
-    "empty": ("", "not a click file in a known form"),
+    "empty": ("", "is empty"),
     "prose": ("Dear colleagues,\nhere are the clicks.\n", "not a click file in a known form"),
     "no json": ('{"metadata": {}, "fid_list"', "not valid JSON: .* line 1 column"),
     "deep": ("[" * 100_000 + '"annotations"', "not valid JSON"),

@@ -19,6 +19,7 @@ def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
     videos = {number_: _name(task) for number_, task in tasks}
     if len(videos) < len(tasks):
         raise DataError(f"{where}: two tasks have the same id")
+    steps = {videos[number_]: _step(task) for number_, task in tasks}
     pictures = {videos[number_] for number_, task in tasks if task.findtext("mode") == "annotation"}
     images = _Images(where)
     for item in root:
@@ -32,20 +33,29 @@ def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
         if video in pictures:
             pictures.remove(video)
             note(f"{where}: video {video} is a task of images: the frames of its tracks count the images")
-        label, runs = item.get("label"), list(_track(item, place))
+        step = steps.get(video, 1)
+        label, runs = item.get("label"), list(_track(item, step, place))
         reading.left["track(s) that are never visible"] += not runs
         for first, last in runs:
-            yield _mark(video, first, last, label, reading, place)
+            yield _mark(video, first, last, label, reading, place, step)
     for video, frame, image, place in images.frames():
         for shape in image:
             yield _mark(video, frame, frame, shape.get("label"), reading, place)
 
 
-def _mark(video: str, first: float, last: float, label: str | None, reading: Reading, place: str) -> Mark:
+def _mark(
+    video: str, first: float, last: float, label: str | None, reading: Reading, place: str, step: int = 1
+) -> Mark:
     if not label:
         raise DataError(f"{place}: no label")
     rate = reading.rate(video, place)
-    return Mark(video, first / rate, last / rate, label, frame=1 / rate)
+    return Mark(video, first / rate, last / rate, label, frame=step / rate)
+
+
+def _step(task: Element) -> int:
+    """How many frames of the video lie between two that are annotated."""
+    told = re.search(r"step\s*=\s*([0-9]+)", task.findtext("frame_filter") or "")
+    return max(int(told[1]), 1) if told else 1
 
 
 def _name(task: Element) -> str:
@@ -62,11 +72,11 @@ def _video(item: Element, videos: dict[str, str], place: str, default: str) -> s
     return (videos[task] if task is not None else next(iter(videos.values()), "")) or default
 
 
-def _track(track: Element, place: str) -> Iterator[tuple[float, float]]:
+def _track(track: Element, step: int, place: str) -> Iterator[tuple[float, float]]:
     """The first and the last frame of each run of frames in which the track is visible.
 
     A track that is never ended stays visible to the last frame without anybody having meant it: there, only the frames
-    that were drawn count.
+    that were drawn count. With a frame step, the frame before the one that ends it is that many frames earlier.
     """
     first = last = None
     for frame, shape in sorted(((_frame(s.get("frame"), place), s) for s in track), key=lambda pair: pair[0]):
@@ -74,7 +84,7 @@ def _track(track: Element, place: str) -> Iterator[tuple[float, float]]:
             drawn = first is None or shape.get("keyframe", "1") == "1"
             first, last = frame if first is None else first, frame if drawn else last
         elif first is not None:
-            yield first, frame - 1
+            yield first, max(frame - step, first)
             first = None
     if first is not None and last is not None:
         yield first, last
@@ -134,8 +144,10 @@ class _Images:
 def _split(image: Element) -> tuple[str, float | None]:
     """The folder that an image lies in, and the number that its name ends with."""
     folder, _, name = image.get("name", "").replace("\\", "/").rpartition("/")
-    ends = re.search(r"([0-9]+)(\.[A-Za-z]\w*)?$", name)
-    return folder.rpartition("/")[2], float(ends[1]) if ends else None
+    ends = re.search(r"([0-9]+\.)?([0-9]+)(\.[A-Za-z]\w*)?$", name)
+    if ends is None or (ends[1] and len(ends[2]) < 3):  # v_12.5.jpg is called after a second
+        return folder.rpartition("/")[2], None
+    return folder.rpartition("/")[2], float(ends[2])
 
 
 def _frame(value: str | None, place: str) -> float:

@@ -33,6 +33,8 @@ def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
                 rate = _rate(value, data, video, region_place)
                 if rate is None and reading.given is None:
                     rate, guessed = _DEFAULT_RATE, guessed + 1
+                if rate and reading.given and abs(rate - reading.given) > 0.01 * rate:
+                    note(f"{where}: counted at {rate:g} frames a second, as it says itself, not at {reading.given:g}")
                 rate = rate or reading.rate(video, region_place)
                 spans, frame = [((first - 1) / rate, (last - 1) / rate) for first, last in spans], 1 / rate
             for start, end in spans:
