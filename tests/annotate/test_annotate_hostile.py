@@ -246,7 +246,7 @@ def test_the_page_asks_for_videos_of_any_name(tmp_path, name):
         marks = [{"time": 0.5, "label": "background"}]
         wanted = {"base": state["revision"], "marks": marks, "labels": ["jump"], "done": True}
         assert server.ask(f"/api/videos/{place}?annotator=me", wanted)[0] == 200
-        spent = {"visit": "v1", "seconds": 3.5}
+        spent = {"visit": "0123abcd", "seconds": 3.5}
         assert server.ask(f"/api/videos/{place}/time?annotator=me", spent, method="POST") == (200, {"seconds": 3.5})
         assert server.ask(f"/frames/{place}/96/0")[1][:2] == b"\xff\xd8"
         assert server.ask(f"/film/{place}")[0] == 200
