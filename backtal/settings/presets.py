@@ -214,7 +214,8 @@ _PAPER_SOURCES: Mapping[str, str] = {
     "protocol": "paper 4.1",
 } | dict.fromkeys(
     (
-        *("loss.between", "loss.between_ratio", "loss.between_miss", "loss.teacher", "localization.smoothing"),
+        *("model.clip", "loss.between", "loss.between_ratio", "loss.between_miss", "loss.teacher"),
+        "localization.smoothing",
         *("training.min_epoch_steps", "training.kernel_per_gap", "training.stages", "training.allow_unclicked"),
         *("training.seed", "training.checkpoint_every", "training.precision", "training.compile"),
         *("training.decoupled", "training.warmup_epochs", "training.clip_norm", "training.averaging"),
