@@ -43,7 +43,9 @@ def videos_of(folder: str | Path) -> dict[Path, str]:
     """
     found, seen = list[Path](), {os.path.realpath(folder)}
     for place, folders, names in os.walk(folder, followlinks=True):
-        real = {name: os.path.realpath(Path(place, name)) for name in folders if not name.startswith(".")}
+        named = [name for name in folders if Path(name).suffix.lower() in VIDEO_SUFFIXES]  # to be said, as no video
+        names += named
+        real = {name: os.path.realpath(Path(place, name)) for name in {*folders} - {*named} if name[0] != "."}
         folders[:] = [name for name in sorted(real) if real[name] not in seen]  # links may lead back
         seen.update(real.values())
         found += (path for name in names if not name.startswith(".") and is_video(path := Path(place, name)))

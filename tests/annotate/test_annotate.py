@@ -187,10 +187,11 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
     (videos / "bad\nname.mp4").write_bytes(b"x")
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "b.mp4").write_bytes(b"s")
-    (videos / "dir.mp4").symlink_to(tmp_path / "others")
+    (videos / "dir").symlink_to(tmp_path / "others")
+    (videos / "dir.mp4").mkdir()
     folder = open_folder(videos)
     assert set(folder.videos) == {"a", "inside"}
-    assert set(folder.left_out) == {"out.mp4", "'bad\\nname.mp4'", "b.mp4"}
+    assert set(folder.left_out) == {"out.mp4", "'bad\\nname.mp4'", "b.mp4", "dir.mp4"}
     (videos / "a.mp4").unlink()
     (videos / "a.mp4").symlink_to(tmp_path / "secret.mp4")
     with pytest.raises(DataError, match="no video 'a'"):
