@@ -3,7 +3,7 @@
 import click
 
 from backtal import __version__
-from backtal.cli import annotating, clicks, data, exports, models, pictures, research, videos
+from backtal.cli import annotating, clicks, data, exports, live, models, pictures, research, videos
 from backtal.cli.command import keep_freed_memory, show_notes
 
 
@@ -17,6 +17,7 @@ def main() -> None:
     backtal annotate VIDEOS --labels LABELS.txt        click background and tick labels, in the browser
     backtal train DATA --out RUN                       learn from video labels and clicks
     backtal localize DATA --model RUN --out FOUND.json find the actions
+    backtal watch SOURCE --model RUN                   find the actions while a video still runs
     backtal evaluate FOUND.json --data DATA            compare with the ground truth
     backtal extract VIDEOS --extractor NAME --out DIR  features of video files
     backtal dataset check DATA                         what is missing, what does not line up
@@ -30,6 +31,7 @@ def main() -> None:
 for _command in (
     models.train,
     models.localize,
+    live.watch,
     models.evaluate,
     models.tune,
     data.dataset,

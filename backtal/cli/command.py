@@ -52,6 +52,8 @@ class _OnStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
         if text not in self._said:
+            if len(self._said) > 10_000:  # of a stream that goes on for years
+                self._said.clear()
             self._said.add(text)
             tqdm.write(text, file=sys.stderr)
 

@@ -1,14 +1,18 @@
 """Train a model, use it, and see how well it does."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from backtal.cli.command import Command, read_labels, thresholds
 from backtal.errors import ConfigError, DataError, name_some
+
+if TYPE_CHECKING:
+    from backtal.nn.pretrained import LocalizationModel
 
 
 @click.command(cls=Command)
@@ -155,7 +159,6 @@ def localize(
     from backtal.nn.ensemble import localize_together
     from backtal.nn.pretrained import LocalizationModel
     from backtal.segments.segments import write_predictions
-    from backtal.settings.config import Recipe
     from backtal.video import opens_as_video
 
     if out.is_dir():
@@ -177,11 +180,7 @@ def localize(
     models = [LocalizationModel.from_pretrained(name) for name in names]
     if bf16:
         models = [model.bfloat16() for model in models]
-    model = models[0]
-    changed = Recipe(model=model.config, localization=model.localization).with_settings(settings)
-    if changed.model != model.config:
-        raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
-    model.localization = changed.localization
+    model = with_localization(models[0], settings)
     options: dict = {"ignore_spec": ignore_spec}
     films = [name for name, (path, read) in videos.items() if read is None and opens_as_video(path)]
     if films:
@@ -280,6 +279,21 @@ def tune(
     if found.kernel_sizes:
         result["kernel_sizes"] = found.kernel_sizes
     click.echo(json.dumps(result, indent=1))
+
+
+def with_localization(model: "LocalizationModel", settings: Sequence[str]) -> "LocalizationModel":
+    """The model, with the localization settings of --set.
+
+    Raises:
+        DataError: if they change the network.
+    """
+    from backtal.settings.config import Recipe
+
+    changed = Recipe(model=model.config, localization=model.localization).with_settings(settings)
+    if changed.model != model.config:
+        raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
+    model.localization = changed.localization
+    return model
 
 
 def _videos(path: Path, subset: str) -> Iterator[tuple[str, Path, Callable | None]]:

@@ -7,6 +7,8 @@ from backtal.nn.detector.model import DetectorModel
 from backtal.nn.detector.points import decode, localize_points
 from backtal.nn.ensemble import localize_together
 from backtal.nn.layers import AffinityConv1d, EmbeddingHead, ForegroundFilter
+from backtal.nn.live.watch import Saving
+from backtal.nn.live.watcher import Event, Latency, Watcher
 from backtal.nn.localize import localize, localize_arrays, outer_inner_contrast
 from backtal.nn.losses import (
     AffinityLoss,
@@ -33,14 +35,18 @@ __all__ = [
     "BackTALOutput",
     "DetectorLoss",
     "DetectorModel",
+    "Event",
     "EmbeddingHead",
     "ExtendedLoss",
     "ForegroundFilter",
     "FrameLoss",
+    "Latency",
     "LocalizationModel",
     "Points",
+    "Saving",
     "ScoreSeparationLoss",
     "Source",
+    "Watcher",
     "affinity_loss",
     "between_clicks_loss",
     "decode",

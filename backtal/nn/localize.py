@@ -115,11 +115,35 @@ def minmax(x: np.ndarray) -> np.ndarray:
 def resize(x: np.ndarray, length: int) -> np.ndarray:
     """Interpolate ``[C, T]`` linearly to ``[C, length]``: half-pixel centres, edges clamped."""
     position = (np.arange(length) + 0.5) * (x.shape[1] / length) - 0.5
-    position = np.clip(position, 0, x.shape[1] - 1)
-    left = np.minimum(position.astype(np.int64), max(x.shape[1] - 2, 0))
-    right = np.minimum(left + 1, x.shape[1] - 1)
+    return _interpolated(x, position, 0, x.shape[1])
+
+
+def resize_part(x: np.ndarray, first: int, total: int, factor: int, start: int, end: int) -> np.ndarray:
+    """Positions `start` to `end` of what `resize` to `factor` times the length gives, from a part of the snippets.
+
+    Args:
+        x: ``[n]``, snippet `first` and those after it.
+        first: number of the first snippet in `x`.
+        total: snippets in all, as far as that matters for these positions.
+        factor: positions per snippet.
+        start: first position.
+        end: the one after the last.
+
+    Example:
+        >>> x = np.array([0.0, 1.0, 4.0, 2.0])
+        >>> np.array_equal(resize_part(x[1:], 1, 4, 2, 4, 8), resize(x[None], 8)[0, 4:])
+        True
+    """
+    position = (np.arange(start, end) + 0.5) * (total / (factor * total)) - 0.5
+    return _interpolated(x[None], position, first, total)[0]
+
+
+def _interpolated(x: np.ndarray, position: np.ndarray, first: int, total: int) -> np.ndarray:
+    position = np.clip(position, 0, total - 1)
+    left = np.minimum(position.astype(np.int64), max(total - 2, 0))
+    right = np.minimum(left + 1, total - 1)
     fraction = position - left
-    return x[:, left] * (1 - fraction) + x[:, right] * fraction
+    return x[:, left - first] * (1 - fraction) + x[:, right - first] * fraction
 
 
 def runs_of(active: np.ndarray) -> np.ndarray:
@@ -138,7 +162,7 @@ def _proposals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs ``[n, 2]`` of one class from all thresholds, and their outer-inner contrast ``[n]``."""
     runs, scores = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
-    for active, scored in _activities(sequence, masks, config):
+    for active, scored in activities(sequence, masks, config):
         if config.skip_first_frame and not active[1:].any():
             continue
         found = runs_of(active)
@@ -147,10 +171,10 @@ def _proposals(
     return np.concatenate(runs), np.concatenate(scores)
 
 
-def _activities(
+def activities(
     sequence: np.ndarray, masks: list[np.ndarray], config: LocalizationConfig
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What is active at each threshold, and the sequence that its contrast reads."""
+    """What of ``[T]`` is active at each threshold and in each mask, and the sequence that its contrast reads."""
     for threshold in np.arange(*config.thresholds):
         active = (sequence >= threshold) & (sequence > 0)
         yield active, np.where(active, sequence, 0) if config.contrast_on == "thresholded" else sequence

@@ -10,6 +10,7 @@ from backtal.data.features import TimeAxis
 from backtal.errors import ConfigError
 from backtal.nn.cas import BackTALOutput, frame_mask, join_outputs, mean_probability, smooth, topk_mean
 from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter, feature_scale
+from backtal.nn.live.curves import CurveFollower, needs_whole
 from backtal.nn.localize import localize
 from backtal.nn.pretrained import LocalizationModel
 from backtal.ops import local_affinity, neighbours
@@ -141,6 +142,15 @@ class BackTALModel(LocalizationModel[ModelConfig, LocalizationConfig, BackTALOut
     ) -> list[Localization]:
         """See `backtal.nn.localize`."""
         return localize(output, axes, self.config.labels, self.localization, video_ids)
+
+    def follower(self, classes: Sequence[int], floor: float, longest: int, first: float = 0.0) -> CurveFollower:
+        """See `LocalizationModel.follower`."""
+        if reasons := needs_whole(self.config, self.localization):
+            raise ConfigError(
+                f"these settings need the whole video: {', '.join(reasons)}; their running form looks at a stream "
+                "through a window of so many seconds: running=60 (--running 60)"
+            )
+        return CurveFollower(self.localization, classes, floor, longest, first)
 
     def combine(self, outputs: Sequence[BackTALOutput]) -> BackTALOutput:
         """The mean class probabilities of several networks, per frame and per video.

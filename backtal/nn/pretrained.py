@@ -19,6 +19,9 @@ from backtal.errors import ConfigError
 from backtal.files import note
 from backtal.hub import checkpoint, hub
 from backtal.hub.checkpoint import CheckpointConfig
+from backtal.nn.live.stretch import Follower
+from backtal.nn.live.watch import watch
+from backtal.nn.live.watcher import Event, Watcher
 from backtal.nn.stream import Source, open_features, run_chunked
 from backtal.segments.segments import Localization
 from backtal.settings.config import NetworkConfig
@@ -117,6 +120,23 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         """
         raise ConfigError(f"an ensemble of the architecture {self.architecture!r} is not possible")
 
+    def follower(self, classes: Sequence[int], floor: float, longest: int, first: float = 0.0) -> Follower:
+        """What tells the candidates of a stream as they become known; see `backtal.nn.live`.
+
+        Args:
+            classes: indices of those looked at.
+            floor: candidates below this score do not count.
+            longest: snippets after which an action is closed.
+            first: where the stream begins, in snippets.
+
+        Raises:
+            ConfigError: if the settings need the whole video; the message names them.
+        """
+        raise ConfigError(
+            f"the architecture {self.architecture!r} needs the whole video; its running form looks at a stream through "
+            "a window of so many seconds: running=60 (--running 60)"
+        )
+
     @property
     def exports(self) -> tuple[str, ...]:
         """Names of the tensors that `exported` returns.
@@ -206,6 +226,37 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         spec = stream.extractor.spec
         source = Source(Path(video).stem, int(spec.dim or 0), None, spec, stream, lambda: stream.axis)
         return self._localize(source, ignore_spec)
+
+    def watcher(self, spec: FeatureSpec | None = None, **options: Any) -> Watcher:
+        """What finds segments in a stream of features while they are pushed.
+
+        Args:
+            spec: of the features, with their `fps` and `stride`; the checkpoint's where None.
+            options: as for `backtal.nn.Watcher`.
+
+        Raises:
+            ConfigError: if the localization settings need the whole video and `running` is not given.
+        """
+        return Watcher(self, spec, **options)
+
+    def watch(self, source: str | Path, **options: Any) -> Iterator[Event]:
+        """Find segments in a video while it goes on: events as they come, until the source ends.
+
+        Args:
+            source: a camera (``"0"``, ``"/dev/video0"``), an address (``rtsp://``, ``http://``, ``tcp://``, ``udp://``),
+                a pipe (``"-"``, standard input) or a file, which may still be written. Cameras and addresses that are
+                cut off are connected to again.
+            options: as for `backtal.nn.Watcher`, without `spec`; and `extractor` of its features; `save`, a folder for
+                clips of final segments; `batch_size` and `bf16` as for `backtal.video.FeatureStream`; `patience`,
+                seconds without anything after which an address counts as cut off and a file as complete; `give_up`,
+                seconds without a connection after which the stream has ended; `stop`, a `threading.Event` that ends
+                it, with all that is open.
+
+        Raises:
+            DataError: if the source cannot be opened at first or holds no video.
+            ConfigError: as for `watcher`; or if the checkpoint names no extractor.
+        """
+        return watch(self, source, **options)
 
     def _say_clipped(self, video_id: str, features: Tensor) -> Tensor:
         """The features ``[D, n]`` themselves; where the network clips some of them, that is said, once of a model."""

@@ -32,8 +32,6 @@ def open_video(path: str | Path, *, threads: int = 0) -> tuple[Any, Any, float]:
         ImportError: if PyAV is not installed.
     """
     import_av()
-    import av
-
     container = _opened(path)
     if container.format.name == "image2" or container.format.name.endswith("_pipe"):
         # Pictures one after the other, as some cameras send them, are a video.
@@ -51,6 +49,25 @@ def open_video(path: str | Path, *, threads: int = 0) -> tuple[Any, Any, float]:
         kinds = sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams})
         container.close()
         raise DataError(f"{path}: holds no video, only {' and '.join(kinds if stream is None else ['text'])}")
+    return _ready(container, stream, threads)
+
+
+def pictures_of(container: Any, name: str) -> tuple[Any, Any, float]:
+    """As `open_video`, of a container that is open already and may go on for ever.
+
+    Raises:
+        DataError: if it holds no video; the message begins with `name`.
+    """
+    stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+    if stream is None:
+        container.close()
+        raise DataError(f"{name}: holds no video")
+    return _ready(container, stream, 1)
+
+
+def _ready(container: Any, stream: Any, threads: int) -> tuple[Any, Any, float]:
+    import av
+
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
     return container, stream, container.start_time / av.time_base if container.start_time is not None else 0.0

@@ -144,10 +144,7 @@ class Video:
 
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
         """Every decoded frame with its second, in order."""
-        playback = Playback(
-            self.path, threads=self.threads, strict=not self.keep_damaged, damaged=self._damaged, noted=self._noted
-        )
-        with playback:
+        with self._playback() as playback:
             self._period = playback.period
             for time, frame, seconds in playback.frames():
                 self.num_frames += 1
@@ -155,6 +152,10 @@ class Video:
                 yield max(time, 0.0), frame
             if not self.num_frames:
                 raise DataError(f"{self.path}: not one frame could be decoded (truncated or damaged?)")
+
+    def _playback(self) -> Playback:
+        strict = not self.keep_damaged
+        return Playback(self.path, threads=self.threads, strict=strict, damaged=self._damaged, noted=self._noted)
 
     def _damaged(self, what: str) -> None:
         message = f"damaged after {self.duration:.1f} s: {what}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import itertools
 import json
 import queue
 import threading
@@ -94,9 +93,8 @@ class FeatureStream:
         self.engine = Engine(extractor, device, bf16=bf16)
 
     def __iter__(self) -> Iterator[Tensor]:
-        ahead = _ahead(windows(self.video, self.extractor), 2 * self.batch_size)
         length = 0
-        while batch := list(itertools.islice(ahead, self.batch_size)):
+        for batch in ahead(windows(self.video, self.extractor), 2 * self.batch_size, self.batch_size):
             features = self.engine(batch)
             if not features.isfinite().all():
                 raise DataError(f"{self.video.path}: {_NOT_FINITE}")
@@ -105,28 +103,47 @@ class FeatureStream:
         self.axis = _axis(self.video, length, self.extractor.spec)
 
 
-def _ahead(items: Iterator[Window], count: int) -> Iterator[Window]:
-    """The items, up to `count` of them made in advance by a thread."""
+def ahead(
+    items: Iterator[Window], count: int, batch_size: int, stop: threading.Event | None = None
+) -> Iterator[list[Window]]:
+    """Batches of the items, up to `count` of which a thread makes in advance.
+
+    Args:
+        items: what to batch.
+        count: made in advance.
+        batch_size: of a full batch.
+        stop: ends it; where it is given, a batch holds what is there, rather than wait for more.
+    """
     ready: queue.Queue = queue.Queue(count)
-    stop = threading.Event()
+    stopped = threading.Event()
 
     def work() -> None:
         try:
             for item in items:
-                if not _put(ready, item, stop):
+                if not _put(ready, item, stopped):
                     return
-            _put(ready, None, stop)
+            _put(ready, None, stopped)
         except BaseException as failure:
-            _put(ready, failure, stop)
+            _put(ready, failure, stopped)
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        while (item := ready.get()) is not None:
+        batch, more = list[Window](), True
+        while more and not (stop and stop.is_set()):
+            try:
+                item = ready.get(block=not (stop and batch), timeout=0.2 if stop else None)
+            except queue.Empty:
+                item, more = None, True
+            else:
+                more = item is not None
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            batch += [] if item is None else [item]
+            if batch and (item is None or len(batch) == batch_size):
+                yield batch
+                batch = []
     finally:
-        stop.set()
+        stopped.set()
 
 
 def _put(ready: queue.Queue, item: object, stop: threading.Event) -> bool:

@@ -107,6 +107,9 @@ class Playback:
         strict: have the decoder report the smallest damage.
         damaged: called with what is damaged; where it returns, playing goes on.
         noted: called with what is odd and was made the best of.
+        opened: the container, stream and start of `open_video`, where that is not for this class to do: a source that
+            is still being written, of which nothing is said at its end.
+        taken: called with each packet and its second, before it is decoded.
 
     Attributes:
         period: seconds from one frame to the next, as far as the file says.
@@ -124,9 +127,12 @@ class Playback:
         strict: bool = False,
         damaged: Callable[[str], None] = lambda what: None,
         noted: Callable[[str], None] = lambda what: None,
+        opened: tuple[Any, Any, float] | None = None,
+        taken: Callable[[Any, float | None], None] | None = None,
     ) -> None:
         self.path, self._threads, self._damaged, self._noted = Path(path), threads, damaged, noted
-        self.container, self.stream, self.start = open_video(path, threads=threads)
+        self.container, self.stream, self.start = opened or open_video(path, threads=threads)
+        self._lives, self._taken = opened is not None, taken
         if strict:
             self.stream.codec_context.options = {"err_detect": "explode"}
         self.period, self.form = frame_period(self.stream), self.container.format.name
@@ -161,7 +167,10 @@ class Playback:
         while True:
             try:
                 packet = next(packets)
-                if self._is_wanted(packet):
+                wanted = self._is_wanted(packet)
+                if self._taken and packet.size:
+                    self._taken(packet, None if packet.pts is None else self.clock.seconds(packet.pts))
+                if wanted:
                     for frame in packet.decode():
                         yield self._shown(frame)
             except (StopIteration, EOFError):
@@ -170,7 +179,7 @@ class Playback:
                 self._damaged(reason_of(failure))
                 if not isinstance(failure, InvalidDataError):
                     break
-        if self._until:
+        if self._until and not self._lives:
             self._look_at_the_end()
 
     def _look_at_the_end(self) -> None:

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from backtal.data.features import TimeAxis
-from backtal.errors import DataError
+from backtal.errors import ConfigError, DataError
 from backtal.nn.cas import BackTALOutput, Points, frame_mask, mean_probability
+from backtal.nn.detector.follow import PointFollower
 from backtal.nn.detector.points import intervals, localize_points
 from backtal.nn.detector.pyramid import PointHeads, Pyramid, points, reach
 from backtal.nn.detector.snippets import share
 from backtal.nn.layers import feature_scale
+from backtal.nn.live.stretch import Follower
 from backtal.nn.pretrained import LocalizationModel
 from backtal.segments.segments import Localization
 from backtal.settings.detector import DetectionConfig, DetectorConfig
@@ -151,6 +153,15 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
     ) -> list[Localization]:
         """The segments of every video of a batch, from its points; arguments as for `backtal.nn.localize`."""
         return localize_points(output, axes, self.config.labels, self.localization, video_ids)
+
+    def follower(self, classes: Sequence[int], floor: float, longest: int, first: float = 0.0) -> Follower:
+        """See `LocalizationModel.follower`."""
+        if self.config.temporal_length is not None:
+            raise ConfigError(
+                f"these settings need the whole video: model.temporal_length = {self.config.temporal_length}; their "
+                "running form looks at a stream through a window of so many seconds: running=60 (--running 60)"
+            )
+        return PointFollower(self.localization, classes, floor, longest)
 
     @property
     def grid(self) -> tuple[Any, ...]:
