@@ -215,6 +215,12 @@ def _unfinished_mp4(path: Path) -> str:
     return ""
 
 
+def index_comes_last(path: Path) -> bool:
+    """Whether a file is an MP4 whose pictures come before its index, which is written when they are complete."""
+    kinds = [kind for kind, _, _ in _boxes(path)]
+    return bool(kinds) and kinds[0] in _FIRST_BOXES and b"moov" not in kinds[: [*kinds, b"mdat"].index(b"mdat")]
+
+
 def _boxes(path: Path) -> Iterator[tuple[bytes, int, int]]:
     """The outermost boxes of an MP4: kind, first byte, and the byte after the last, which may be beyond the file."""
     size = path.stat().st_size

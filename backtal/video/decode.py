@@ -151,7 +151,10 @@ class Video:
                 self.duration = time + seconds
                 yield max(time, 0.0), frame
             if not self.num_frames:
-                raise DataError(f"{self.path}: not one frame could be decoded (truncated or damaged?)")
+                self._empty()
+
+    def _empty(self) -> None:
+        raise DataError(f"{self.path}: not one frame could be decoded (truncated or damaged?)")
 
     def _playback(self) -> Playback:
         strict = not self.keep_damaged

@@ -1,10 +1,13 @@
 """Sources that go on: cameras, addresses, pipes, files that are still being written."""
 
+import math
 import re
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from backtal.errors import DataError
 from backtal.files import note
-from backtal.video.containers import import_av, pictures_of, reason_of
+from backtal.video.containers import import_av, index_comes_last, pictures_of, reason_of
 from backtal.video.decode import Video
 from backtal.video.extract import Engine, ahead
 from backtal.video.extractors import Extractor
@@ -21,6 +24,7 @@ from backtal.video.windows import windows
 
 _PAUSES = (0.5, 1, 2, 5, 10, 30)  # seconds between two attempts to connect again
 _CLOCK_TOLERANCE = 10.0  # seconds that a stream's own clock may be off the wall's and still count
+_FLUSHED = 5  # packets at the end of a connection whose arrival says nothing
 _PROBE = {"analyzeduration": "1000000", "probesize": "1000000"}  # microseconds and bytes looked at before it begins
 _DEVICES = {"linux": "video4linux2", "darwin": "avfoundation", "win32": "dshow"}
 
@@ -58,21 +62,21 @@ class LiveVideo(Video):
     """What comes through one connection, as `Video` gives frames; damage is said and gone over.
 
     Args:
-        source: what it is called.
+        live: the source.
         opened: container, stream and start.
-        fps: frames per second to give.
-        size: of the frames, as for `Video`.
         taken: called with each packet and its second.
     """
 
-    def __init__(
-        self, source: str, opened: tuple[Any, Any, float], fps: float | None, size: Any, taken: Taken | None
-    ) -> None:
-        super().__init__("-", fps, size=size, keep_damaged=True)
-        self._source, self._opened, self._taken = source, opened, taken
+    def __init__(self, live: "Live", opened: tuple[Any, Any, float], taken: Taken) -> None:
+        super().__init__(live.source, live.extractor.spec.fps, size=live.extractor.size, keep_damaged=True)
+        self._source, self._returns, self._opened, self._taken = live.source, live.returns, opened, taken
 
     def _playback(self) -> Playback:
         return Playback(self.path, damaged=self._damaged, noted=self._noted, opened=self._opened, taken=self._taken)
+
+    def _empty(self) -> None:
+        if not self._returns:
+            raise DataError(f"{self._source}: not one frame could be decoded (not complete, or damaged?)")
 
     def _damaged(self, what: str) -> None:
         note(f"{self._source}: after {self.duration:.1f} s of this connection: {what}")
@@ -85,23 +89,27 @@ class Connection:
     """One stretch of a stream without a gap.
 
     Args:
-        begin: second of the stream at which it begins.
-        video: its frames.
-        extractor: of the features.
-        engine: the extractor's network.
-        batch_size: windows that go through the network at once, where so many are there already.
-        stop: ends it.
+        live: the source.
+        opened: container, stream and start.
+        begins: tells where in the stream it begins, when its first frames are there.
 
     Attributes:
-        duration: seconds, once all features were taken.
-        dim: channels D.
+        begin: second of the stream at which it begins, once the first features were taken.
+        soonest: wall-clock time at which its second 0 was, by the packet that came with the least delay.
     """
 
-    def __init__(
-        self, begin: float, video: Video, extractor: Extractor, engine: Engine, batch_size: int, stop: threading.Event
-    ) -> None:
-        self.begin, self.video = begin, video
-        self._extractor, self._engine, self._batch_size, self._stop = extractor, engine, batch_size, stop
+    def __init__(self, live: "Live", opened: tuple[Any, Any, float], begins: Callable[["Connection"], float]) -> None:
+        self.begin, self.soonest, self._live, self._begins = 0.0, math.inf, live, begins
+        self._recent = deque[float]()
+        self.video = LiveVideo(live, opened, self._arrived)
+
+    def _arrived(self, packet: Any, second: float | None) -> None:
+        if second is not None:
+            self._recent.append(time.time() - second)
+            if len(self._recent) > _FLUSHED:  # the last packets before a cut come together, ahead of their time
+                self.soonest = min(self.soonest, self._recent.popleft())
+        if self._live.taken:
+            self._live.taken(packet, second)
 
     @property
     def duration(self) -> float:
@@ -110,11 +118,14 @@ class Connection:
 
     def features(self) -> Generator[Tensor, None, None]:
         """``[D, n]`` each, in order, as soon as they are there."""
-        found = windows(self.video, self._extractor)
-        for batch in ahead(found, 2 * self._batch_size, self._batch_size, self._stop):
-            features = self._engine(batch)
+        live, first = self._live, True
+        found = windows(self.video, live.extractor)
+        for batch in ahead(found, 2 * live.batch_size, live.batch_size, live.stop):
+            features = live.engine(batch)
             if not features.isfinite().all():
                 raise DataError("the extractor's network gave values that are NaN, infinite or beyond float16")
+            if first:
+                self.begin, first = self._begins(self), False
             yield features.T
 
 
@@ -149,43 +160,57 @@ class Live:
         taken: Taken | None = None,
     ) -> None:
         import_av()
-        self._source, self._extractor, self._engine, self._batch_size = str(source), extractor, engine, batch_size
-        self._patience, self._give_up, self._taken = patience, give_up, taken
-        self._stop = stop or threading.Event()
+        self.source, self.extractor, self.engine, self.batch_size = str(source), extractor, engine, batch_size
+        self.taken, self.stop = taken, stop or threading.Event()
+        self._patience, self._give_up = patience, give_up
 
     @property
     def returns(self) -> bool:
         """Whether it is worth to connect again: to cameras and addresses."""
-        return _is_device(self._source) or "://" in self._source
+        return _is_device(self.source) or "://" in self.source
 
     def __iter__(self) -> Iterator[Connection]:
-        first, end = None, 0.0
-        while not self._stop.is_set():
-            found = (time.time(), self._opened()) if first is None else self._again(end)
-            if found is None:
+        end, origin, epoch = 0.0, None, math.inf  # where the stream's own clock and the wall's were at its second 0
+        while not self.stop.is_set():
+            opened = self._opened() if origin is None else self._again(end)
+            if opened is None:
                 return
-            asked, opened = found
             container, _, start = opened
-            first = first or (asked, start)
-            begin = _begins(first, asked, start, end)
-            if end:
-                note(f"{self._source}: connected again; nothing is known from {end:.1f} s to {begin:.1f} s")
-            spec = self._extractor.spec
-            video = LiveVideo(self._source, opened, spec.fps, self._extractor.size, self._taken)
-            finite = bool(container.duration)
-            connection = Connection(begin, video, self._extractor, self._engine, self._batch_size, self._stop)
+            origin, finite = start if origin is None else origin, bool(container.duration)
+            connection = Connection(self, opened, partial(self._begins, at=start - origin, end=end, epoch=epoch))
             yield connection
-            end = begin + connection.duration
+            end = connection.begin + connection.duration
+            epoch = min(epoch, connection.soonest - connection.begin)
             if not self.returns or finite:
                 return
-            if not self._stop.is_set():
-                note(f"{self._source}: cut off after {end:.1f} s; it is tried again")
+            if not self.stop.is_set():
+                note(f"{self.source}: cut off after {end:.1f} s; it is tried again")
+
+    def _begins(self, connection: Connection, at: float, end: float, epoch: float) -> float:
+        """The second of the stream at which a connection begins.
+
+        By the stream's own clock, where that went on as the wall's did; otherwise by the wall's.
+
+        Args:
+            connection: whose first packets have come.
+            at: where it begins by the stream's own clock.
+            end: second at which the one before ended.
+            epoch: wall-clock time of second 0; infinite for the first connection.
+        """
+        if math.isinf(epoch):
+            return 0.0
+        goes_on = abs(at - (time.time() - epoch)) <= _CLOCK_TOLERANCE and at >= end - 0.5
+        if not goes_on:
+            self.stop.wait(0.5)  # the first packets waited while the format was looked at; of later ones one is prompt
+        begin = max(at if goes_on else connection.soonest - epoch, end)
+        note(f"{self.source}: connected again; nothing is known from {end:.1f} s to {begin:.1f} s")
+        return begin
 
     def _opened(self) -> tuple[Any, Any, float]:
         import av
         from av.error import FFmpegError
 
-        source, options, file = self._source, dict[str, str](), None
+        source, options, file = self.source, dict[str, str](), None
         try:
             if source == "-":
                 file = sys.stdin.buffer
@@ -197,26 +222,32 @@ class Live:
                 options = _PROBE | ({"rtsp_transport": "tcp"} if source.startswith("rtsp") else {})
                 container = av.open(source, mode="r", options=options, timeout=(self._patience, self._patience))
             else:
-                container = av.open(GrowingFile(Path(source), self._patience, self._stop), mode="r")
+                container = av.open(self._file(Path(source)), mode="r")
         except FileNotFoundError:
             raise DataError(f"{source}: no such file, camera or address") from None
         except (FFmpegError, OSError, UnicodeError) as failure:
             raise DataError(f"{source}: cannot be opened as a stream of video: {reason_of(failure)}") from None
         return pictures_of(container, source)
 
-    def _again(self, end: float) -> tuple[float, tuple[Any, Any, float]] | None:
+    def _file(self, path: Path) -> str | GrowingFile:
+        """What to read a file through: one whose index comes last can be read only when it is complete."""
+        while not (complete := time.time() - path.stat().st_mtime > self._patience) and index_comes_last(path):
+            if self.stop.wait(0.2):
+                break
+        return str(path) if complete else GrowingFile(path, self._patience, self.stop)
+
+    def _again(self, end: float) -> tuple[Any, Any, float] | None:
         since, attempt = time.monotonic(), 0
-        while not self._stop.is_set():
-            if self._give_up is not None and time.monotonic() - since > self._give_up:
-                note(f"{self._source}: nothing for {self._give_up:.0f} s; the stream ended at {end:.1f} s")
-                return None
-            asked = time.time()
+        while not self.stop.is_set():
             try:
-                return asked, self._opened()
+                return self._opened()
             except DataError as failure:
                 if attempt == 0:
                     note(str(failure))
-            self._stop.wait(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+            if self._give_up is not None and time.monotonic() - since > self._give_up:
+                note(f"{self.source}: nothing for {self._give_up:.0f} s; the stream ended at {end:.1f} s")
+                return None
+            self.stop.wait(_PAUSES[min(attempt, len(_PAUSES) - 1)])
             attempt += 1
         return None
 
@@ -233,20 +264,3 @@ class _Pipe:
 
 def _is_device(source: str) -> bool:
     return source.isdigit() or bool(re.fullmatch(r"/dev/video\d+", source))
-
-
-def _begins(first: tuple[float, float], asked: float, start: float, end: float) -> float:
-    """The second of the stream at which a connection begins.
-
-    By the stream's own clock, where that went on as the wall's did; otherwise by the wall's, as of when the connection
-    was asked for.
-
-    Args:
-        first: wall-clock time and the stream's own time at which the first connection began.
-        asked: wall-clock time of this one.
-        start: the stream's own time at its beginning.
-        end: second of the stream at which the last one ended.
-    """
-    by_wall, by_clock = asked - first[0], start - first[1]
-    goes_on = abs(by_clock - by_wall) <= _CLOCK_TOLERANCE and by_clock >= end - 0.5
-    return max(by_clock if goes_on else by_wall, end)

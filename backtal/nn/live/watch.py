@@ -1,5 +1,6 @@
 """A source that goes on, watched: its events as they come, with clips of what is final."""
 
+import math
 import re
 import threading
 import time
@@ -93,38 +94,38 @@ def watch(
     )
     began = time.time()
     for connection in live:
-        watcher.resume(connection.begin)
-        clips = _Clips(ring, saving, connection.begin, began) if ring and saving else None
+        clips = _Clips(ring, saving, began) if ring and saving else None
         with closing(connection.features()) as pieces:
             for features in pieces:
+                watcher.resume(connection.begin)
                 events = watcher.push(features)
                 yield from events
                 if clips:
-                    clips.follow(events, watcher.seen)
+                    clips.follow(events, watcher.seen, connection.begin)
         events = watcher.close(connection.duration or None)
         yield from events
         if clips:
-            clips.follow(events, float("inf"))
+            clips.follow(events, math.inf, connection.begin)
 
 
 class _Clips:
     """The clips of one connection that are not written yet."""
 
-    def __init__(self, ring: "Ring", saving: Saving, begin: float, began: float) -> None:
-        self._ring, self._saving, self._begin, self._began = ring, saving, begin, began
+    def __init__(self, ring: "Ring", saving: Saving, began: float) -> None:
+        self._ring, self._saving, self._began = ring, saving, began
         self._waiting: list[Event] = []
         ring.clear()
 
-    def follow(self, events: list[Event], seen: float) -> None:
-        """Write what is due, with what has been seen of the stream."""
+    def follow(self, events: list[Event], seen: float, begin: float) -> None:
+        """Write what is due, with what has been seen of the stream; the connection began at its second `begin`."""
         self._waiting += [event for event in events if event.kind == "final"]
-        due = [event for event in self._waiting if (event.end or 0) + self._saving.after <= seen]
+        due = [event for event in self._waiting if event.segment.end + self._saving.after <= seen]
         self._waiting = [event for event in self._waiting if event not in due]
         for event in due:
             path, segment = self._saving.path(event, self._began), event.segment
-            start, end = segment.start - self._saving.before, segment.end + self._saving.after
+            start, end = segment.start - self._saving.before - begin, segment.end + self._saving.after - begin
             try:
-                if not self._ring.write(path, start - self._begin, end - self._begin):
+                if not self._ring.write(path, start, end):
                     note(f"{path}: no clip: the pictures are not kept any more")
             except (OSError, DataError) as failure:
                 note(f"{path}: no clip: {failure}")
