@@ -126,7 +126,7 @@ class Server:
                     client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
                 late = max(start, time.time() - began)  # what came while nobody listened is lost
                 late = round(late * 5) / 5  # at a key frame
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(Exception):  # whatever PyAV makes of a client that left
                     feed(client.sendall, self._flashes, late, end, began=began, clock=late if self._restarts else 0.0)
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self._socket.close()

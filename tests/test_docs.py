@@ -50,6 +50,7 @@ NOT_RUN = {
     "backtal annotate data --model": "serves until it is stopped; tests/annotate/test_annotate_page.py has suggestions",
     "backtal extract data/videos --extractor torchvision/s3d --out data/features\nbacktal train": "needs videos and "
     "weights; tests/annotate/test_annotate_page.py extracts and trains after annotating",
+    "backtal watch 0 --model RUN": "needs a camera; tests/nn/live/test_watch.py has addresses, pipes and files",
     "backtal convert FILE.pth": "needs the authors' file; tests/interop/test_convert.py runs it on one made here",
     "backtal dataset convert SRC DATA": "SRC stands for another project's folder; tests/data/test_layouts.py has each",
     "backtal dataset import coded.boris data": "SRC stands for others' files; tests/cli/test_coded_cli.py has each",
@@ -148,6 +149,19 @@ def make_videos(folder: Path) -> None:
     torch.save(get_model("s3d", weights=None).state_dict(), cache / S3D_Weights.DEFAULT.url.rpartition("/")[2])
 
 
+def make_stream(folder: Path) -> None:
+    """A film with a flash, and a model that finds it with an extractor that is registered."""
+    from live_streams import feed, light_extractor, light_model
+
+    from backtal.video import register
+
+    register("light")(lambda name, options: light_extractor())
+    light_model().save_pretrained(folder / "RUN")
+    with (folder / "match.mp4").open("wb") as file:
+        feed(file.write, [(3.3, 4.5)], 0.0, 6.0, began=None)
+    os.utime(folder / "match.mp4", (0, 0))
+
+
 def command(line: str) -> None:
     """Run a line of a shell: our own command within this process, anything else in bash."""
     words = shlex.split(line, comments=True)
@@ -172,6 +186,8 @@ def test_snippets_run(page, prepared, tmp_path, monkeypatch):
     if page.name == "video.md":
         make_videos(folder)
         monkeypatch.setenv("TORCH_HOME", str(folder))
+    if page.name == "watch.md":
+        make_stream(folder)
     if page.name not in LEARNS:
         for recipe in (RECIPES["compact"], RECIPES["between-clicks"]):
             short = replace(recipe, training=replace(recipe.training, epochs=4))

@@ -6,6 +6,8 @@ import shlex
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,8 +88,6 @@ def watch(
     if bf16:
         model = model.bfloat16()
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     events = model.watch(
         source,
         extractor=model.extractor(extractor_name, weights),
@@ -103,13 +103,25 @@ def watch(
         started=_say_latency,
     )
     commands: list[subprocess.Popen] = []
-    for event in events:
-        line = json.dumps(event.to_dict())
-        click.echo(line)
-        if command and event.kind == "final":
-            _run(command, line, event, commands)
+    with _stopping(stop):
+        for event in events:
+            line = json.dumps(event.to_dict())
+            click.echo(line)
+            if command and event.kind == "final":
+                _run(command, line, event, commands)
     for running_one in commands:
         running_one.wait()
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """Have Ctrl-C and a friendly kill set `stop`, until the block ends."""
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say_latency(watcher: "Watcher") -> None:

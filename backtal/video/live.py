@@ -25,6 +25,7 @@ from backtal.video.windows import windows
 _PAUSES = (0.5, 1, 2, 5, 10, 30)  # seconds between two attempts to connect again
 _CLOCK_TOLERANCE = 10.0  # seconds that a stream's own clock may be off the wall's and still count
 _FLUSHED = 5  # packets at the end of a connection whose arrival says nothing
+_MOST_LATE = 10.0  # seconds that reading may be behind
 _PROBE = {"analyzeduration": "1000000", "probesize": "1000000"}  # microseconds and bytes looked at before it begins
 _DEVICES = {"linux": "video4linux2", "darwin": "avfoundation", "win32": "dshow"}
 
@@ -65,11 +66,22 @@ class LiveVideo(Video):
         live: the source.
         opened: container, stream and start.
         taken: called with each packet and its second.
+
+    Attributes:
+        late: set where packets are read long after they came: an address that is too fast is then left.
     """
 
     def __init__(self, live: "Live", opened: tuple[Any, Any, float], taken: Taken) -> None:
         super().__init__(live.source, live.extractor.spec.fps, size=live.extractor.size, keep_damaged=True)
         self._source, self._returns, self._opened, self._taken = live.source, live.returns, opened, taken
+        self.late = False
+
+    def _timed_frames(self) -> Iterator[tuple[float, Any]]:
+        for time_and_frame in super()._timed_frames():
+            if self.late and self._returns:
+                note(f"{self._source}: this machine is too slow for it; what it is behind with is left out")
+                return
+            yield time_and_frame
 
     def _playback(self) -> Playback:
         return Playback(self.path, damaged=self._damaged, noted=self._noted, opened=self._opened, taken=self._taken)
@@ -106,6 +118,7 @@ class Connection:
     def _arrived(self, packet: Any, second: float | None) -> None:
         if second is not None:
             self._recent.append(time.time() - second)
+            self.video.late = self._recent[-1] - self.soonest > _MOST_LATE
             if len(self._recent) > _FLUSHED:  # the last packets before a cut come together, ahead of their time
                 self.soonest = min(self.soonest, self._recent.popleft())
         if self._live.taken:
