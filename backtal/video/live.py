@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
@@ -44,6 +45,7 @@ class GrowingFile:
     def __init__(self, path: Path, patience: float, stop: threading.Event) -> None:
         self._path, self._patience, self._stop = path, patience, stop
         self._file = path.open("rb")
+        weakref.finalize(self, self._file.close)  # FFmpeg does not close what it is given
         self.name = str(path)
 
     def read(self, count: int) -> bytes:
@@ -53,10 +55,6 @@ class GrowingFile:
                 return b""
             self._stop.wait(0.1)
         return found
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class LiveVideo(Video):

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from backtal.data.features import TimeAxis
 from backtal.nn.live.settle import Rule, Suppression
-from backtal.nn.stream import CHUNK, Source, pieces
+from backtal.nn.stream import Source, pieces
 
 if TYPE_CHECKING:
     from backtal.nn.pretrained import LocalizationModel
+
+_AT_ONCE = 256  # snippets; larger blocks, which differ in size, scatter the memory over a day
 
 
 class Follower(Protocol):
@@ -78,7 +80,7 @@ class Exact:
     def push(self, features: Tensor) -> Found | None:
         """Take ``[D, n]``; None where the network waits for more."""
         finals, found = [NOTHING], None
-        for piece in pieces(features, CHUNK):
+        for piece in pieces(features, _AT_ONCE):
             self._held = torch.cat([self._held, piece], dim=1) if self._held.numel() else piece.clone()
             self.length += piece.shape[1]
             if self.length - self._ran >= self._every and self.length >= self._model.shortest:

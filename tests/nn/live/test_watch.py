@@ -125,8 +125,10 @@ def test_a_pipe_is_read_while_it_is_written(run):
 
 def test_ctrl_c_ends_it_with_all_that_is_open(run):
     feeder = [sys.executable, live_streams.__file__, "mpegts", "60"]
-    with subprocess.Popen(feeder, stdout=subprocess.PIPE) as source:
-        watch = subprocess.Popen(command(run, "-"), stdin=source.stdout, stdout=subprocess.PIPE, text=True)
+    with (
+        subprocess.Popen(feeder, stdout=subprocess.PIPE) as source,
+        subprocess.Popen(command(run, "-"), stdin=source.stdout, stdout=subprocess.PIPE, text=True) as watch,
+    ):
         assert watch.stdout is not None
         first = json.loads(watch.stdout.readline())
         assert (first["kind"], first["end"]) == ("open", None)
