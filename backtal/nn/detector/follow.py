@@ -7,7 +7,7 @@ import numpy as np
 from backtal.data.features import TimeAxis
 from backtal.files import note
 from backtal.nn.cas import BackTALOutput
-from backtal.nn.detector.points import intervals
+from backtal.nn.detector.points import exact_intervals
 from backtal.nn.live.settle import Rule
 from backtal.settings.detector import DetectionConfig
 
@@ -71,7 +71,7 @@ class PointFollower:
         assert points is not None
         place = points.places[:, 0]
         mine = points.real[0] & (place >= own.start) & (place < own.stop)
-        edges = intervals(points)[0, mine].double().cpu().numpy() + shift
+        edges = exact_intervals(points)[mine.cpu().numpy()] + shift
         scores = points.classes[0][:, mine].float().sigmoid().double().cpu().numpy()[self._classes]
         middle = place[mine].double().cpu().numpy() + shift
         start = np.maximum(edges[:, 0], 0)
