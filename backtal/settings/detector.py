@@ -66,7 +66,7 @@ class DetectorLossConfig:
         somewhere: every label of a video occurs in it.
         between: something occurs between two consecutive background clicks.
         between_miss: probability that it does not after all, as after a wrong click.
-        unclicked: a snippet that was not clicked shows an action, until the clicks say otherwise.
+        place: half way between two clicks there rather is an action, and near a click background.
         teacher: agreement with what the stage before says of every snippet.
         classes: the classes at every point of the pyramid.
         edges: overlap of the segment at every positive point with its target.
@@ -78,14 +78,14 @@ class DetectorLossConfig:
     somewhere: float = 0.3
     between: float = 0.3
     between_miss: float = 0.05
-    unclicked: float = 0.05
+    place: float = 0.1
     teacher: float = 1.0
     classes: float = 1.0
     edges: float = 1.0
     radius: float = 1.5
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "click", "possible", "somewhere", "between", "unclicked", "teacher", "classes", "edges")
+        at_least(self, 0, "click", "possible", "somewhere", "between", "place", "teacher", "classes", "edges")
         require(0 <= self.between_miss < 1, self, "between_miss", "in [0, 1)")
         require(self.radius > 0, self, "radius", "positive")
 

@@ -18,6 +18,7 @@ from backtal.nn.localize import runs_of
 
 SWITCH = math.exp(-2.0)  # probability that a snippet shows something else than the one before
 UNIFORM = 0.96  # 12 times the variance of a uniform position among the middles of about five to ten snippets
+FEWEST = 20
 BIASES = np.arange(0.5, 6.01, 0.5)
 UNSURE = 0.25  # a snippet whose background is this far from certain, both ways, teaches no class
 LEAST_WEIGHT = 0.3
@@ -138,31 +139,35 @@ def calibrate(opinions: Sequence[Opinion]) -> float:
     squared distance from the middle is 1 (for the human clicks of THUMOS14: 0.91, 0.99, 0.97).
 
     Returns:
-        The smallest bias, of either sign, that makes positions uniform within their standard error; 0 where fewer than
-        20 clicks tell.
+        The smallest bias, of either sign, that makes positions uniform within their standard error, or else the one
+        that comes closest before a third of the stretches is gone; 0 where fewer than 20 clicks tell.
     """
 
-    def crowding(bias: float) -> tuple[float, float] | None:
-        positions = list[float]()
+    def positions(bias: float) -> np.ndarray:
+        found = list[float]()
         for part in _parts(opinions):
             for path, opinion in zip(most_likely([o.evidence(bias) for o in part]), part, strict=True):
-                positions += click_positions(path, opinion.clicks.numpy(), len(opinion.possible) - 1)
-        if len(positions) < 20:
-            return None
-        values = 12 * (np.array(positions) - 0.5) ** 2
+                found += click_positions(path, opinion.clicks.numpy(), len(opinion.possible) - 1)
+        return np.array(found)
+
+    def crowding(places: np.ndarray) -> tuple[float, float]:
+        values = 12 * (places - 0.5) ** 2
         return float(values.mean()) - UNIFORM, float(values.std()) / len(values) ** 0.5
 
-    at_once = crowding(0.0)
-    if at_once is None or abs(at_once[0]) <= at_once[1]:
+    unbiased = positions(0.0)
+    if len(unbiased) < FEWEST:
         return 0.0
-    sign, found = math.copysign(1.0, at_once[0]), 0.0
+    least, error = crowding(unbiased)
+    sign, found = math.copysign(1.0, least), 0.0
     for size in BIASES:
-        here = crowding(sign * size)
-        if here is None:
+        if sign * least <= error:
             break
-        found = float(sign * size)
-        if sign * here[0] <= here[1]:
+        places = positions(sign * size)
+        if len(places) < max(FEWEST, len(unbiased) * 2 / 3):
             break
+        here, error = crowding(places)
+        if abs(here) < abs(least):
+            least, found = here, float(sign * size)
     return found
 
 

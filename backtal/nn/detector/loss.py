@@ -9,10 +9,10 @@ from backtal.nn.detector.snippets import (
     between_loss,
     known_loss,
     pad_labels,
+    place_loss,
     possible_loss,
     somewhere_loss,
     taught_loss,
-    unclicked_loss,
 )
 from backtal.settings.detector import DetectorLossConfig
 
@@ -56,7 +56,7 @@ class DetectorLoss(nn.Module):
             "possible": lambda: possible_loss(log_probability, pad_labels(labels), real),
             "somewhere": lambda: somewhere_loss(probability, labels, real),
             "between": lambda: between_loss(probability, labels, clicks, miss=config.between_miss),
-            "unclicked": lambda: unclicked_loss(log_probability, labels, clicks, real),
+            "place": lambda: place_loss(log_probability, labels, clicks, real),
         }
         if taught is not None:
             weighted["teacher"] = lambda: taught_loss(log_probability, taught)

@@ -94,12 +94,14 @@ def between_loss(probability: Tensor, labels: Tensor, clicks: Tensor, *, miss: f
     return (cost * counted).sum() / counted.sum().clamp(min=1)
 
 
-def unclicked_loss(log_probability: Tensor, labels: Tensor, clicks: Tensor, real: Tensor) -> Tensor:
-    """A snippet that was not clicked shows an action: the push that keeps background from spreading.
+def place_loss(log_probability: Tensor, labels: Tensor, clicks: Tensor, real: Tensor) -> Tensor:
+    """What the place of a snippet between two background clicks suggests; mean over the snippets that are not known.
 
-    Clicks alone say what is background and nothing says what is not. Where clicks are a sample of the background, the
-    odds that this term and the clicks settle at fall with the odds of background itself (learning from positive and
-    unlabelled examples, Elkan and Noto, 2008); what they are worth is calibrated afterwards.
+    At x of the way from one click to the next, ``-2 x (1 - x) log p(action) - (1 - 2 x)**2 log p(background)``. The
+    first factor is the probability that a snippet there lies in an action whose two ends are anywhere between the
+    clicks; the second falls from 1 at a click to 0 half way. Nothing else says what is *not* background, and no
+    length of an action is assumed. Before the first click, x goes from 0 at the start of the video to 1, and the
+    factors are ``(1 - x) / 2`` and ``x**2``; after the last the same, mirrored.
 
     Args:
         log_probability: ``[B, C+1, T]``.
@@ -107,10 +109,33 @@ def unclicked_loss(log_probability: Tensor, labels: Tensor, clicks: Tensor, real
         clicks: ``[B, T]``; only videos with a background click count.
         real: ``[B, T]``.
     """
+    background, lengths = clicks == labels.shape[1], real.sum(1, keepdim=True)
+    action_weight, background_weight = between_weights(background & real, lengths)
     action = log_probability[:, :-1].masked_fill(~(labels > 0)[:, :, None], -torch.inf).logsumexp(1)
-    background = clicks == labels.shape[1]
     free = real & (clicks < 0) & (background.any(1) & (labels > 0).any(1))[:, None]
-    return -torch.where(free, action, 0.0).sum() / free.sum().clamp(min=1)
+    cost = action_weight * torch.where(free, action, 0.0) + background_weight * log_probability[:, -1]
+    return -(cost * free).sum() / free.sum().clamp(min=1)
+
+
+def between_weights(background: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The two factors of `place_loss`, ``[B, T]`` each.
+
+    Args:
+        background: ``[B, T]`` True where background is clicked.
+        lengths: ``[B, 1]`` snippets of each video.
+
+    Example:
+        >>> clicked = torch.tensor([[True, False, False, False, True]])
+        >>> between_weights(clicked, torch.tensor([[5]]))[0]
+        tensor([[0.0000, 0.3750, 0.5000, 0.3750, 0.0000]])
+    """
+    position = torch.arange(background.shape[1], device=background.device).expand_as(background)
+    before = torch.where(background, position, -1).cummax(1).values
+    after = torch.where(background, position, lengths).flip(1).cummin(1).values.flip(1)
+    x = (position - before) / (after - before).clamp(min=1)
+    first, last = before < 0, after >= lengths
+    action = torch.where(first, (1 - x) / 2, torch.where(last, x / 2, 2 * x * (1 - x)))
+    return action, torch.where(first, x, torch.where(last, 1 - x, 1 - 2 * x)).square()
 
 
 def taught_loss(log_probability: Tensor, taught: Tensor) -> Tensor:

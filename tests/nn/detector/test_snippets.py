@@ -11,13 +11,14 @@ from backtal.nn.cas import BackTALOutput, frame_mask
 from backtal.nn.detector.loss import DetectorLoss
 from backtal.nn.detector.snippets import (
     between_loss,
+    between_weights,
     known_loss,
     pad_labels,
+    place_loss,
     possible_loss,
     share,
     somewhere_loss,
     taught_loss,
-    unclicked_loss,
 )
 from backtal.settings.detector import DetectorLossConfig
 
@@ -92,11 +93,27 @@ def test_what_is_known_between_two_clicks_needs_no_guess():
     assert between_loss(probability, labels, known(2, 0, 0, 0, 0, 2), miss=0.05).item() == 0
 
 
-def test_unclicked_snippets_are_pushed_to_action_where_there_are_clicks():
-    real = torch.ones(1, 6, dtype=torch.bool)
-    labels = torch.tensor([[1.0, 0.0]])
-    assert unclicked_loss(uniform(), labels, known(2, -1, -1, -1, -1, -1), real).item() == pytest.approx(math.log(3))
-    assert unclicked_loss(uniform(), labels, known(-1, -1, -1, -1, -1, -1), real).item() == 0
+def test_place_between_clicks_says_action_half_way_and_background_near_a_click():
+    action, background = between_weights(
+        torch.tensor([[False, True, False, False, False, True, False]]), torch.tensor([[7]])
+    )
+    assert action[0].tolist() == pytest.approx([0.25, 0, 0.375, 0.5, 0.375, 0, 0.25])
+    assert background[0].tolist() == pytest.approx([0.25, 1, 0.25, 0, 0.25, 1, 0.25])
+
+
+def test_place_ends_with_the_video_and_not_with_its_padding():
+    clicked = torch.tensor([[True, False, False, False, False, False]])
+    action, _ = between_weights(clicked, torch.tensor([[4]]))
+    assert action[0, :4].tolist() == pytest.approx([0, 0.125, 0.25, 0.375])
+
+
+def test_place_counts_where_background_is_clicked_and_nothing_else_known():
+    real, labels = torch.ones(1, 6, dtype=torch.bool), torch.tensor([[1.0, 0.0]])
+    assert place_loss(uniform(), labels, known(-1, -1, -1, -1, -1, -1), real).item() == 0
+    assert place_loss(uniform(), labels, known(2, 0, 0, 0, 0, 2), real).item() == 0
+    # Quarters of the way: 3/8 + 1/4, 1/2 and 3/8 + 1/4; behind the last click the end of the video.
+    found = place_loss(uniform(length=5), labels, known(2, -1, -1, -1, 2), torch.ones(1, 5, dtype=torch.bool))
+    assert found.item() == pytest.approx(math.log(3) * (0.625 + 0.5 + 0.625) / 3)
 
 
 def test_nothing_taught_costs_nothing():
@@ -139,7 +156,7 @@ def test_what_is_known_of_one_video_says_nothing_of_another(data: st.DataObject)
     length = 8
     numbers = st.lists(st.sampled_from([-1, 0, 1, BACKGROUND]), min_size=length, max_size=length)
     own, others = data.draw(numbers), [data.draw(numbers) for _ in range(2)]
-    config = DetectorLossConfig(click=0, between=0, unclicked=0)  # means over what a batch has share their count
+    config = DetectorLossConfig(click=0, between=0, place=0)  # means over what a batch has share their count
 
     def gradient(other: list[int], label: float) -> torch.Tensor:
         cas = torch.randn(2, 3, length, generator=torch.Generator().manual_seed(1)).requires_grad_()
