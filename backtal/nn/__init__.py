@@ -2,9 +2,10 @@
 
 from backtal.nn.beyond import ExtendedLoss, between_clicks_loss, taught_distribution, teacher_loss
 from backtal.nn.cas import BackTALOutput, Points, join_outputs, topk_mean
+from backtal.nn.detector.fusion import localize_detector
 from backtal.nn.detector.loss import DetectorLoss
 from backtal.nn.detector.model import DetectorModel
-from backtal.nn.detector.points import decode, localize_points
+from backtal.nn.detector.points import decode
 from backtal.nn.ensemble import localize_together
 from backtal.nn.layers import AffinityConv1d, EmbeddingHead, ForegroundFilter
 from backtal.nn.live.watch import Saving
@@ -55,7 +56,7 @@ __all__ = [
     "join_outputs",
     "localize",
     "localize_arrays",
-    "localize_points",
+    "localize_detector",
     "localize_together",
     "mine_background",
     "norm_loss",

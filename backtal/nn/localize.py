@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from backtal.data.features import TimeAxis
 from backtal.nn.cas import BackTALOutput, smooth
-from backtal.nn.detector.points import localize_points
 from backtal.segments.segments import Localization, Segment, nms, soft_nms
 from backtal.settings.config import LocalizationConfig
 from backtal.settings.detector import DetectionConfig
@@ -33,20 +33,33 @@ def localize(
         One `Localization` per video, its segments by descending score.
     """
     if isinstance(config, DetectionConfig):
-        return localize_points(output, axes, labels, config, video_ids)
+        from backtal.nn.detector.fusion import localize_detector  # it reads this module
+
+        return localize_detector(output, axes, labels, config, video_ids)
     config = config or LocalizationConfig()
     ids = [str(index) for index in range(len(axes))] if video_ids is None else video_ids
     probabilities = output.scores.detach().float().softmax(1)[:, :-1].cpu().numpy()
     found = []
     for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
-        cas = smooth(output.cas[index, :, : axis.length].detach().float(), config.smoothing)
-        scores = cas.softmax(0) if config.frame_scores == "softmax" else cas
-        magnitude = output.first_layer[index, :, : axis.length].detach().float().norm(dim=0)
-        segments = localize_arrays(
-            scores[:-1].cpu().numpy(), probabilities[index], magnitude.cpu().numpy(), axis, labels, config
-        )
+        cas = output.cas[index, :, : axis.length].detach().float()
+        magnitude = output.first_layer[index, :, : axis.length].detach().float().norm(dim=0).cpu().numpy()
+        segments = localize_cas(cas, probabilities[index], magnitude, axis, labels, config)
         found.append(Localization(video_id, axis.duration, tuple(segments)))
     return found
+
+
+def localize_cas(
+    cas: Tensor,
+    probabilities: np.ndarray,
+    magnitude: np.ndarray,
+    axis: TimeAxis,
+    labels: Sequence[str],
+    config: LocalizationConfig,
+) -> list[Segment]:
+    """`localize_arrays` from the activations ``[C+1, T]`` of one video, smoothed and normalised as `config` says."""
+    cas = smooth(cas, config.smoothing)
+    scores = cas.softmax(0) if config.frame_scores == "softmax" else cas
+    return localize_arrays(scores[:-1].cpu().numpy(), probabilities, magnitude, axis, labels, config)
 
 
 def localize_arrays(

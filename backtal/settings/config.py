@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union
 from backtal.data.features import FeatureSpec
 from backtal.errors import ConfigError
 from backtal.files import note
-from backtal.settings.checks import at_least, at_most, is_name, require
+from backtal.settings.checks import at_least, at_most, is_grid, is_name, require
 
 Config = TypeVar("Config")
 _DROPPING = frozenset({"nms_threshold", "nms_length_offset"})  # read where no soft suppression is set
@@ -250,10 +250,7 @@ class LocalizationConfig:
         require(0 <= self.shrink < 0.5, self, "shrink", "in [0, 0.5)")
         require(0 < self.nms_threshold <= 1, self, "nms_threshold", "in (0, 1]")
         require(self.soft_nms_sigma is None or self.soft_nms_sigma > 0, self, "soft_nms_sigma", "positive")
-        for name in ("thresholds", "feature_thresholds"):
-            grid = getattr(self, name)
-            require(grid is None or (grid[2] > 0 and grid[1] > grid[0]), self, name, "first < end with a step > 0")
-            require(grid is None or grid[1] - grid[0] <= 1000 * grid[2], self, name, "at most 1000 thresholds")
+        is_grid(self, "thresholds", "feature_thresholds")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from backtal.settings.checks import at_least, at_most, require
+from backtal.settings.checks import at_least, at_most, is_grid, require
 from backtal.settings.config import NetworkConfig
 
 
@@ -78,7 +78,7 @@ class DetectorLossConfig:
     somewhere: float = 0.3
     between: float = 0.3
     between_miss: float = 0.05
-    place: float = 0.1
+    place: float = 0.05
     teacher: float = 1.0
     classes: float = 1.0
     edges: float = 1.0
@@ -92,22 +92,35 @@ class DetectorLossConfig:
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """From the detector's points to segments.
+    """From the detector's points and activations to segments.
 
     Args:
         min_score: points and segments below are left out.
         soft_nms_sigma: scale a weaker segment's score by ``exp(-tiou**2 / sigma)``; None for dropping it.
         nms_threshold: temporal IoU at which a weaker segment is dropped, where `soft_nms_sigma` is None.
-        most: segments of a class that are kept for every 100 snippets, best first.
+        most: segments of a class at the points that are kept for every 100 snippets, best first.
+        thresholds: start, stop and step of the thresholds whose runs of activations are segments too; None for the
+            points alone.
+        outer: width of each outer area of a run's contrast, as a fraction of the run.
+        smoothing: standard deviation, in snippets, by which activations are smoothed before.
+        point_weight: how much the points count where they and the runs judge a segment, 0 to 1.
     """
 
     min_score: float = 0.001
     soft_nms_sigma: float | None = 0.5
     nms_threshold: float = 0.5
     most: int = 100
+    thresholds: tuple[float, float, float] | None = (0.05, 1.0, 0.05)
+    outer: float = 0.5
+    smoothing: float = 1.0
+    point_weight: float = 0.3
 
     def __post_init__(self) -> None:
         require(0 < self.min_score < 1, self, "min_score", "in (0, 1)")
         require(self.soft_nms_sigma is None or self.soft_nms_sigma > 0, self, "soft_nms_sigma", "positive")
         require(0 < self.nms_threshold <= 1, self, "nms_threshold", "in (0, 1]")
         at_least(self, 1, "most")
+        at_least(self, 0, "outer", "smoothing")
+        at_most(self, 1000, "outer", "smoothing")
+        is_grid(self, "thresholds")
+        require(0 <= self.point_weight <= 1, self, "point_weight", "in [0, 1]")

@@ -10,7 +10,8 @@ from backtal.data.features import TimeAxis
 from backtal.errors import ConfigError, DataError
 from backtal.nn.cas import BackTALOutput, Points, frame_mask, mean_probability
 from backtal.nn.detector.follow import PointFollower
-from backtal.nn.detector.points import intervals, localize_points
+from backtal.nn.detector.fusion import localize_detector
+from backtal.nn.detector.points import intervals
 from backtal.nn.detector.pyramid import PointHeads, Pyramid, points, reach
 from backtal.nn.detector.snippets import share
 from backtal.nn.layers import feature_scale
@@ -151,15 +152,19 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
     def localize_output(
         self, output: BackTALOutput, axes: Sequence[TimeAxis], video_ids: Sequence[str] | None = None
     ) -> list[Localization]:
-        """The segments of every video of a batch, from its points; arguments as for `backtal.nn.localize`."""
-        return localize_points(output, axes, self.config.labels, self.localization, video_ids)
+        """The segments of every video of a batch; arguments as for `backtal.nn.localize`."""
+        return localize_detector(output, axes, self.config.labels, self.localization, video_ids)
 
     def follower(self, classes: Sequence[int], floor: float, longest: int, first: float = 0.0) -> Follower:
         """See `LocalizationModel.follower`."""
-        if self.config.temporal_length is not None:
+        whole = {
+            "model.temporal_length": self.config.temporal_length,
+            "localization.thresholds": self.localization.thresholds,
+        }
+        if named := [f"{name} = {value}" for name, value in whole.items() if value is not None]:
             raise ConfigError(
-                f"these settings need the whole video: model.temporal_length = {self.config.temporal_length}; their "
-                "running form looks at a stream through a window of so many seconds: running=60 (--running 60)"
+                f"these settings need the whole video: {', '.join(named)}; their running form looks at a stream "
+                "through a window of so many seconds: running=60 (--running 60)"
             )
         return PointFollower(self.localization, classes, floor, longest)
 

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backtal.data.features import TimeAxis
-from backtal.errors import ConfigError
-from backtal.nn.cas import BackTALOutput, Points
-from backtal.segments.segments import Localization, Segment, nms, soft_nms
+from backtal.nn.cas import Points
+from backtal.segments.segments import Segment, nms, soft_nms
 from backtal.settings.detector import DetectionConfig
 
 FOCUS, BALANCE = 2.0, 0.25  # gamma and alpha of the focal loss, as published
@@ -149,27 +148,6 @@ def exact_intervals(points: Points, index: int = 0) -> np.ndarray:
     """``[N, 2]``: `intervals` of one video in float64; float32 is off by a thousandth of a snippet after hours."""
     places, distances = points.places.cpu().double(), points.distances[index : index + 1].cpu().double()
     return intervals(points._replace(places=places, distances=distances))[0].numpy()
-
-
-def localize_points(
-    output: BackTALOutput,
-    axes: Sequence[TimeAxis],
-    labels: Sequence[str],
-    config: DetectionConfig,
-    video_ids: Sequence[str] | None = None,
-) -> list[Localization]:
-    """The segments of every video of a batch, from the detector's points; arguments as for `backtal.nn.localize`.
-
-    Raises:
-        ConfigError: if the output is not the detector's.
-    """
-    if output.points is None:
-        raise ConfigError("DetectionConfig reads the points of a detector; this output has none")
-    ids, results = [str(i) for i in range(len(axes))] if video_ids is None else video_ids, []
-    for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
-        segments = to_segments(detections(output.points, index, axis.length, config), axis, labels)
-        results.append(Localization(video_id, axis.duration, tuple(segments)))
-    return results
 
 
 def to_segments(found: np.ndarray, axis: TimeAxis, labels: Sequence[str]) -> list[Segment]:
