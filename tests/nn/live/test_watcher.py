@@ -37,7 +37,7 @@ def curves(**changes) -> BackTALModel:
 def detector(**changes) -> DetectorModel:
     torch.manual_seed(0)
     config = DetectorConfig(feature_dim=DIM, labels=LABELS, width=16, levels=3, embedding_dim=4, head_layers=1)
-    model = DetectorModel(config, DetectionConfig(**changes)).eval()
+    model = DetectorModel(config, DetectionConfig(**({"thresholds": None} | changes))).eval()
     with torch.no_grad():
         model.heads.classes.bias.fill_(-8.0)
         model.heads.classes.weight.mul_(20)
@@ -176,6 +176,8 @@ def test_recipes_that_need_the_whole_video_say_so_and_offer_a_running_form():
     )
     with pytest.raises(ConfigError, match=r"model.temporal_length = 50, frame_scores = minmax.*running=60 \(--running"):
         model.watcher(SPEC)
+    with pytest.raises(ConfigError, match=r"localization.thresholds = .*running=60.*thresholds=null"):
+        detector(thresholds=(0.1, 1.0, 0.1)).watcher(SPEC)
     short, long = recording(90), recording(1000)
     _, events = streamed(model, short, iter([90]), running=30.0, least_score=0.0)
     assert_same(events, model.localize(short).above(0.0))
