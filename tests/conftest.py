@@ -37,6 +37,11 @@ TINY = ("hidden_dim=8", "filter_dim=4", "embedding_hidden_dim=4", "embedding_dim
 TINY += ("batch_size=3", "min_epoch_steps=1", "epochs=4", "kernel_size=9")
 
 
+def train_options(*settings: str) -> list[str]:
+    """Options of `backtal train` for a quick network of the recipe that `TINY` fits."""
+    return ["--recipe", "between-clicks", *(part for setting in settings for part in ("--set", setting))]
+
+
 def make_folder(root: Path, *, videos: int = 6, dim: int = 8) -> Path:
     """A tiny dataset folder: in a `jump` channel 0 is high, in a `run` channel 1; 2 snippets per second."""
     rng = np.random.default_rng(0)

@@ -189,7 +189,8 @@ def test_snippets_run(page, prepared, tmp_path, monkeypatch):
     if page.name == "watch.md":
         make_stream(folder)
     if page.name not in LEARNS:
-        for recipe in (RECIPES["compact"], RECIPES["between-clicks"]):
+        for name in ("compact", "between-clicks", "detector"):
+            recipe = RECIPES[name]
             short = replace(recipe, training=replace(recipe.training, epochs=4))
             monkeypatch.setitem(RECIPES, recipe.name, short)
     monkeypatch.chdir(folder)

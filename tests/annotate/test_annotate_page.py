@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from annotate_server import Served, chromium, make_videos
 from click.testing import CliRunner
-from conftest import TINY
+from conftest import TINY, train_options
 
 from backtal import read_clicks
 from backtal.cli import main
@@ -141,7 +141,7 @@ def trains(data, tmp_path):
     videos, out = str(data / "videos"), str(data / "features")
     done = CliRunner().invoke(main, ["extract", videos, "--extractor", f"{tmp_path}/mine.py:build", "--out", out])
     assert done.exit_code == 0, done.output
-    sets = [part for setting in TINY for part in ("--set", setting)]
+    sets = train_options(*TINY)
     done = CliRunner().invoke(main, ["train", str(data), "--out", str(tmp_path / "run"), "--clicks", "me.txt", *sets])
     assert done.exit_code == 0, done.output
     return (tmp_path / "run" / "model.safetensors").exists()

@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import TINY, make_folder
+from conftest import TINY, make_folder, train_options
 from safetensors.torch import load_file, save_file
 
 from backtal.cli import main
 
-SETTINGS = [part for setting in TINY for part in ("--set", setting)]
+SETTINGS = train_options(*TINY)
 
 
 def backtal(*arguments):
@@ -388,7 +388,7 @@ def test_bad_options_are_exit_code_2(trained, tmp_path, options, message):
 
 
 def test_a_kernel_that_follows_the_clicks_fits_the_shortest_video(folder, tmp_path):
-    arguments = ["train", folder, "--set", "epochs=1", "--set", "hidden_dim=8", "--out"]
+    arguments = ["train", folder, *train_options("epochs=1", "hidden_dim=8"), "--out"]
     features(lambda x: x[:, :6])(folder)
     done = backtal(*arguments, tmp_path / "labels", "--video-labels-only")
     assert done.exit_code == 2

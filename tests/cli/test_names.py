@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import TINY, make_folder
+from conftest import TINY, make_folder, train_options
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ NAMES = [
     *("-dash.v2.mp4", "日本/می‌خواهم"),
 ]
 LABELS = ["$\\alpha$ % <b>|x", 'öffnen, "schnell"']
-SETTINGS = [part for setting in TINY for part in ("--set", setting)]
+SETTINGS = train_options(*TINY)
 
 
 def backtal(*arguments):

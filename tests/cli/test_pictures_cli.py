@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import TINY, make_folder
+from conftest import TINY, make_folder, train_options
 
 from backtal.cli import main
 from backtal.errors import install
@@ -22,7 +22,7 @@ def backtal(*arguments):
 def trained(tmp_path_factory):
     base = tmp_path_factory.mktemp("pictures")
     data = make_folder(base / "data")
-    settings = [part for setting in TINY for part in ("--set", setting)]
+    settings = train_options(*TINY)
     assert backtal("train", data, "--out", base / "run", *settings).exit_code == 0
     assert backtal("localize", data, "--model", base / "run", "--out", base / "found.json").exit_code == 0
     return base

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 from click.testing import CliRunner
-from conftest import TINY, make_folder
+from conftest import TINY, make_folder, train_options
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,7 +157,7 @@ def half_annotated(tmp_path_factory):
     """A dataset with a run, one test video of which only the labels are known, and predictions of all its videos."""
     base = tmp_path_factory.mktemp("half")
     root = make_folder(base / "data", videos=6)
-    assert backtal("train", root, "--out", base / "run", *(p for s in TINY for p in ("--set", s))).exit_code == 0
+    assert backtal("train", root, "--out", base / "run", *train_options(*TINY)).exit_code == 0
     content = json.loads((root / "annotations.json").read_text())
     known = content["database"]["v7"]
     known["labels"] = [item["label"] for item in known.pop("annotations")]

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 from click.testing import CliRunner
-from conftest import TINY, make_folder
+from conftest import TINY, make_folder, train_options
 
 from backtal.cli import main
 from backtal.report.html import html, table, tag
@@ -23,7 +23,7 @@ def made(tmp_path_factory):
     """Two runs of one recipe on a dataset whose name needs escaping, a folder of videos, and the report."""
     base = tmp_path_factory.mktemp("report")
     data = make_folder(base / "a <b> & c")
-    settings = [part for setting in TINY for part in ("--set", setting)]
+    settings = train_options(*TINY)
     for seed in (0, 1):
         done = backtal("train", data, "--out", base / f"seed{seed}", "--seed", seed, *settings)
         assert done.exit_code == 0, done.output

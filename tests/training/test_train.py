@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_folder
+from conftest import TINY, make_folder, train_options
 from safetensors.torch import load_file
 
 from backtal import (
@@ -357,7 +357,7 @@ def test_two_processes_train_together(folder, tmp_path):
         "--num_cpu_threads_per_process=1",
     ]
     command += ["-m", "backtal", "train", str(folder), "--out", str(tmp_path / "two")]
-    command += [part for setting in (*TINY, "batch_size=2") for part in ("--set", setting)]
+    command += train_options(*TINY, "batch_size=2")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert BackTALModel.from_pretrained(tmp_path / "two").config.labels == ("jump", "run")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from conftest import TINY
+from conftest import TINY, train_options
 
 from backtal import BackTALModel, Click, ClickTrack, DataError, Localization, Segment
 from backtal.cli import main
@@ -103,7 +103,7 @@ def test_too_few_videos(folder, tmp_path):
 
 def test_the_command_writes_a_tuned_copy(folder, tmp_path):
     runner = CliRunner()
-    settings = [part for setting in (*TINY, "epochs=2") for part in ("--set", setting)]
+    settings = train_options(*TINY, "epochs=2")
     trained = runner.invoke(main, ["train", str(folder), "--out", str(tmp_path / "run"), *settings])
     assert trained.exit_code == 0, trained.output
     arguments = [
@@ -126,7 +126,7 @@ def test_the_command_writes_a_tuned_copy(folder, tmp_path):
 
 def test_the_command_trains_the_kernel_size_it_found(folder, tmp_path, monkeypatch):
     runner, trained = CliRunner(), tmp_path / "run"
-    settings = [part for setting in (*TINY, "epochs=2") for part in ("--set", setting)]
+    settings = train_options(*TINY, "epochs=2")
     assert runner.invoke(main, ["train", str(folder), "--out", str(trained), *settings]).exit_code == 0
     monkeypatch.setattr(tuning, "agreement", lambda part, labels, config: part[0].output.cas.shape[0] * 0.1)
     monkeypatch.setattr(tuning, "_with_kernel", lambda recipe, size: recipe.with_settings(["kernel_size=3"]))
