@@ -164,8 +164,8 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
         if named := [f"{name} = {value}" for name, value in whole.items() if value is not None]:
             raise ConfigError(
                 f"these settings need the whole video: {', '.join(named)}; their running form looks at a stream "
-                "through a window of so many seconds: running=60 (--running 60). Without localization.thresholds (--set "
-                "thresholds=null) a detector's points alone are followed"
+                "through a window of so many seconds: running=60 (--running 60). Without localization.thresholds "
+                "(--set thresholds=null) a detector's points alone are followed"
             )
         return PointFollower(self.localization, classes, floor, longest)
 
