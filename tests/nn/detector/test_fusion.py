@@ -65,9 +65,8 @@ def output() -> tuple[BackTALOutput, TimeAxis]:
     places = torch.stack([torch.arange(8) + 0.5, torch.ones(8)], dim=1)
     found = Points(classes, distances, places, torch.ones(1, 8, dtype=torch.bool))
     nothing, lengths = cas.new_empty(1, 0, 0), torch.tensor([8])
-    return BackTALOutput(torch.zeros(1, 2), cas, nothing, nothing, nothing, lengths, points=found), TimeAxis.even(
-        8, 16.0
-    )
+    made = BackTALOutput(torch.zeros(1, 2), cas, nothing, nothing, nothing, lengths, points=found)
+    return made, TimeAxis.even(8, 16.0)
 
 
 def test_points_alone_where_there_are_no_thresholds():
