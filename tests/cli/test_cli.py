@@ -378,7 +378,7 @@ def test_bad_data_is_exit_code_2_and_one_line(folder, tmp_path, case):
         (["--recipe", "thumos"], "unknown recipe 'thumos'"),
         (["--clicks", "B7.txt"], "B7.txt: no such click file"),
         (["--subset", "train"], "no video in subset 'train'; the dataset has test, training"),
-        (["--set", "kernel_size=99"], "fewer than the 99 that one kernel spans"),
+        (["--recipe", "compact", "--set", "kernel_size=99"], "fewer than the 99 that one kernel spans"),
     ],
 )
 def test_bad_options_are_exit_code_2(trained, tmp_path, options, message):
