@@ -224,7 +224,8 @@ class Live:
         source, options, file = self.source, dict[str, str](), None
         try:
             if source == "-":
-                file = sys.stdin.buffer
+                # Not sys.stdin: its lock, held by a thread that still reads, aborts the interpreter's end.
+                file = open(0, "rb", buffering=0, closefd=False)
                 container = av.open(_Pipe(file), mode="r", options=_PROBE)
             elif _is_device(source):
                 place = f"/dev/video{source}" if source.isdigit() and sys.platform == "linux" else source
