@@ -1,5 +1,6 @@
 """Sources that go on: cameras, addresses, pipes, files that are still being written."""
 
+import io
 import math
 import re
 import sys
@@ -225,7 +226,7 @@ class Live:
         try:
             if source == "-":
                 # Not sys.stdin: its lock, held by a thread that still reads, aborts the interpreter's end.
-                file = open(0, "rb", buffering=0, closefd=False)
+                file = io.FileIO(0, closefd=False)
                 container = av.open(_Pipe(file), mode="r", options=_PROBE)
             elif _is_device(source):
                 place = f"/dev/video{source}" if source.isdigit() and sys.platform == "linux" else source
@@ -271,7 +272,7 @@ class _Pipe:
         self._file, self.name = file, "-"
 
     def read(self, count: int) -> bytes:
-        return self._file.read1(count)
+        return self._file.read(count)
 
 
 def _is_device(source: str) -> bool:
