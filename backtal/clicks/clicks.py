@@ -118,9 +118,8 @@ def simulate_clicks(
     """
     segments, clicks = list(segments), []
     for start, end in background_stretches(segments, duration):
-        shown = shown_frames(start, end, frame_rate)
-        if shown and end - start >= shortest_gap:
-            clicks.append(Click(float(rng.integers(shown.start, shown.stop)) / frame_rate))
+        if end - start >= shortest_gap and (moment := random_frame(start, end, rng, frame_rate)) is not None:
+            clicks.append(Click(moment))
     track = ClickTrack(video_id, tuple(clicks))
     if missed or wrong:
         track = damage_clicks(track, segments, rng, drop=missed, wrong=wrong, frame_rate=frame_rate)
@@ -171,18 +170,23 @@ def damage_clicks(
     return ClickTrack(track.video_id, tuple(clicks))
 
 
-def shown_frames(start: float, end: float, frame_rate: float) -> range:
+def _shown(start: float, end: float, frame_rate: float) -> range:
     """The frames shown within ``[start, end)``, frame k at ``k / frame_rate`` seconds."""
     return range(math.ceil(start * frame_rate), math.ceil(end * frame_rate))
 
 
 def _visible(segments: Iterable[Segment], frame_rate: float | None) -> list[Segment]:
     """The segments that hold a shown frame; all of them where any moment will do."""
-    return [s for s in segments if frame_rate is None or shown_frames(s.start, s.end, frame_rate)]
+    return [s for s in segments if frame_rate is None or _shown(s.start, s.end, frame_rate)]
+
+
+def random_frame(start: float, end: float, rng: np.random.Generator, frame_rate: float) -> float | None:
+    """The second of one of the frames shown within ``[start, end)``; None where none is."""
+    shown = _shown(start, end, frame_rate)
+    return float(rng.integers(shown.start, shown.stop)) / frame_rate if shown else None
 
 
 def _moment(segment: Segment, rng: np.random.Generator, frame_rate: float | None) -> float:
-    if frame_rate is None:
-        return float(rng.uniform(segment.start, segment.end))
-    shown = shown_frames(segment.start, segment.end, frame_rate)
-    return float(rng.integers(shown.start, shown.stop)) / frame_rate
+    """A moment of a segment; with a `frame_rate`, a frame shown, of which it holds one."""
+    found = None if frame_rate is None else random_frame(segment.start, segment.end, rng, frame_rate)
+    return float(rng.uniform(segment.start, segment.end)) if found is None else found

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from backtal.clicks.clicks import Click, ClickTrack, background_stretches, shown_frames
+from backtal.clicks.clicks import Click, ClickTrack, background_stretches, random_frame
 from backtal.segments.segments import Segment
 
 # Counted in the three click files of THUMOS14 together (6,931 clicks, 8,638 stretches of background) by
@@ -60,8 +60,8 @@ def simulate_human_clicks(
 
 
 def _outside(start: float, end: float, rng: np.random.Generator, frame_rate: float) -> float:
-    shown = shown_frames(start, end, frame_rate)
-    return float(rng.integers(shown.start, shown.stop)) / frame_rate if shown else float(rng.uniform(start, end))
+    moment = random_frame(start, end, rng, frame_rate)
+    return float(rng.uniform(start, end)) if moment is None else moment
 
 
 def _inside(segments: list[Segment], start: float, end: float, rng: np.random.Generator) -> float | None:
