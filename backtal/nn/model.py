@@ -11,6 +11,7 @@ from backtal.errors import ConfigError
 from backtal.nn.cas import BackTALOutput, frame_mask, join_outputs, mean_probability, smooth, topk_mean
 from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter, feature_scale
 from backtal.nn.live.curves import CurveFollower, needs_whole
+from backtal.nn.live.stretch import RUNNING_FORM
 from backtal.nn.localize import localize
 from backtal.nn.pretrained import LocalizationModel
 from backtal.ops import local_affinity, neighbours
@@ -146,10 +147,7 @@ class BackTALModel(LocalizationModel[ModelConfig, LocalizationConfig, BackTALOut
     def follower(self, classes: Sequence[int], floor: float, longest: int, first: float = 0.0) -> CurveFollower:
         """See `LocalizationModel.follower`."""
         if reasons := needs_whole(self.config, self.localization):
-            raise ConfigError(
-                f"these settings need the whole video: {', '.join(reasons)}; their running form looks at a stream "
-                "through a window of so many seconds: running=60 (--running 60)"
-            )
+            raise ConfigError(f"these settings need the whole video: {', '.join(reasons)}; their {RUNNING_FORM}")
         return CurveFollower(self.localization, classes, floor, longest, first)
 
     def combine(self, outputs: Sequence[BackTALOutput]) -> BackTALOutput:

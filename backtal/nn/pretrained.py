@@ -19,7 +19,7 @@ from backtal.errors import ConfigError
 from backtal.files import note
 from backtal.hub import checkpoint, hub
 from backtal.hub.checkpoint import CheckpointConfig
-from backtal.nn.live.stretch import Follower
+from backtal.nn.live.stretch import RUNNING_FORM, Follower
 from backtal.nn.live.watch import watch
 from backtal.nn.live.watcher import Event, Watcher
 from backtal.nn.stream import Source, open_features, run_chunked
@@ -132,10 +132,7 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         Raises:
             ConfigError: if the settings need the whole video; the message names them.
         """
-        raise ConfigError(
-            f"the architecture {self.architecture!r} needs the whole video; its running form looks at a stream through "
-            "a window of so many seconds: running=60 (--running 60)"
-        )
+        raise ConfigError(f"the architecture {self.architecture!r} needs the whole video; its {RUNNING_FORM}")
 
     @property
     def exports(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from backtal.nn.detector.points import intervals
 from backtal.nn.detector.pyramid import PointHeads, Pyramid, points, reach
 from backtal.nn.detector.snippets import share
 from backtal.nn.layers import feature_scale
-from backtal.nn.live.stretch import Follower
+from backtal.nn.live.stretch import RUNNING_FORM, Follower
 from backtal.nn.pretrained import LocalizationModel
 from backtal.segments.segments import Localization
 from backtal.settings.detector import DetectionConfig, DetectorConfig
@@ -163,9 +163,8 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
         }
         if named := [f"{name} = {value}" for name, value in whole.items() if value is not None]:
             raise ConfigError(
-                f"these settings need the whole video: {', '.join(named)}; their running form looks at a stream "
-                "through a window of so many seconds: running=60 (--running 60). Without localization.thresholds "
-                "(--set thresholds=null) a detector's points alone are followed"
+                f"these settings need the whole video: {', '.join(named)}; their {RUNNING_FORM}. Without "
+                "localization.thresholds (--set thresholds=null) a detector's points alone are followed"
             )
         return PointFollower(self.localization, classes, floor, longest)
 

@@ -54,6 +54,7 @@ class Found(NamedTuple):
 
 
 NOTHING = np.empty((0, 4))
+RUNNING_FORM = "running form looks at a stream through a window of so many seconds: running=60 (--running 60)"
 
 
 class Exact:
