@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from backtal.data.features import TimeAxis
 from backtal.nn.cas import BackTALOutput, smooth
-from backtal.segments.segments import Localization, Segment, nms, soft_nms
+from backtal.segments.segments import Localization, Segment, suppress
 from backtal.settings.config import LocalizationConfig
 from backtal.settings.detector import DetectionConfig
 
@@ -41,25 +40,14 @@ def localize(
     probabilities = output.scores.detach().float().softmax(1)[:, :-1].cpu().numpy()
     found = []
     for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
-        cas = output.cas[index, :, : axis.length].detach().float()
-        magnitude = output.first_layer[index, :, : axis.length].detach().float().norm(dim=0).cpu().numpy()
-        segments = localize_cas(cas, probabilities[index], magnitude, axis, labels, config)
+        cas = smooth(output.cas[index, :, : axis.length].detach().float(), config.smoothing)
+        scores = cas.softmax(0) if config.frame_scores == "softmax" else cas
+        magnitude = output.first_layer[index, :, : axis.length].detach().float().norm(dim=0)
+        segments = localize_arrays(
+            scores[:-1].cpu().numpy(), probabilities[index], magnitude.cpu().numpy(), axis, labels, config
+        )
         found.append(Localization(video_id, axis.duration, tuple(segments)))
     return found
-
-
-def localize_cas(
-    cas: Tensor,
-    probabilities: np.ndarray,
-    magnitude: np.ndarray,
-    axis: TimeAxis,
-    labels: Sequence[str],
-    config: LocalizationConfig,
-) -> list[Segment]:
-    """`localize_arrays` from the activations ``[C+1, T]`` of one video, smoothed and normalised as `config` says."""
-    cas = smooth(cas, config.smoothing)
-    scores = cas.softmax(0) if config.frame_scores == "softmax" else cas
-    return localize_arrays(scores[:-1].cpu().numpy(), probabilities, magnitude, axis, labels, config)
 
 
 def localize_arrays(
@@ -103,19 +91,17 @@ def localize_arrays(
         if config.whole_video_score is not None:
             intervals = np.vstack([intervals, [0.0, axis.duration]])
             run_scores = np.append(run_scores, config.whole_video_score)
-        for (start, end), score in zip(*_suppress(intervals, run_scores, config), strict=True):
+        remaining = suppress(
+            intervals,
+            run_scores,
+            sigma=config.soft_nms_sigma,
+            threshold=config.nms_threshold,
+            min_score=config.min_score,
+            length_offset=config.nms_length_offset,
+        )
+        for (start, end), score in zip(*remaining, strict=True):
             segments.append(Segment(float(start), float(end), labels[int(class_index)], float(score)))
     return sorted(segments, key=lambda s: -s.score)
-
-
-def _suppress(intervals: np.ndarray, scores: np.ndarray, config: LocalizationConfig) -> tuple[np.ndarray, np.ndarray]:
-    if config.min_score is not None:
-        intervals, scores = intervals[scores >= config.min_score], scores[scores >= config.min_score]
-    if config.soft_nms_sigma is None:
-        kept = nms(intervals, scores, config.nms_threshold, config.nms_length_offset)
-        return intervals[kept], scores[kept]
-    kept, scores = soft_nms(intervals, scores, config.soft_nms_sigma, config.min_score or 0.0)
-    return intervals[kept], scores
 
 
 def minmax(x: np.ndarray) -> np.ndarray:

@@ -238,6 +238,41 @@ def soft_nms(
     return order, scores[order]
 
 
+def suppress(
+    intervals: np.ndarray,
+    scores: np.ndarray,
+    *,
+    sigma: float | None,
+    threshold: float,
+    min_score: float | None = None,
+    length_offset: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What remains of overlapping intervals: by `soft_nms` where there is a `sigma`, else by `nms`.
+
+    Args:
+        intervals: ``[n, 2]`` starts and ends, in seconds.
+        scores: ``[n]``.
+        sigma: of `soft_nms`; None for `nms`.
+        threshold: of `nms`.
+        min_score: intervals below are left out first.
+        length_offset: of `nms`.
+
+    Returns:
+        Intervals ``[m, 2]`` and their scores ``[m]``, best first.
+
+    Example:
+        >>> suppress(np.array([[0, 2], [0, 2], [5, 6]]), np.array([0.8, 0.9, 0.5]), sigma=None, threshold=0.5)[1]
+        array([0.9, 0.5])
+    """
+    if min_score is not None:
+        intervals, scores = intervals[scores >= min_score], scores[scores >= min_score]
+    if sigma is None:
+        kept = nms(intervals, scores, threshold, length_offset)
+        return intervals[kept], scores[kept]
+    kept, scores = soft_nms(intervals, scores, sigma, min_score or 0.0)
+    return intervals[kept], scores
+
+
 def _touching(intervals: np.ndarray) -> list[np.ndarray]:
     """The indices of intervals ``[n, 2]`` in groups, none of which overlaps another; in each in ascending order."""
     if not len(intervals):

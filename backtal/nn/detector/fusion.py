@@ -5,17 +5,17 @@ above thresholds rank better. Each segment of one kind is scored by itself and b
 agrees with.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from backtal.data.features import TimeAxis
 from backtal.errors import ConfigError
 from backtal.nn.cas import BackTALOutput
 from backtal.nn.detector.points import detections, to_segments
-from backtal.nn.localize import localize_cas
-from backtal.segments.segments import Localization, Segment, nms, soft_nms
+from backtal.nn.localize import localize
+from backtal.segments.segments import Localization, Segment, suppress, temporal_iou
 from backtal.settings.config import LocalizationConfig
 from backtal.settings.detector import DetectionConfig
 
@@ -39,13 +39,14 @@ def localize_detector(
     ids, results = [str(i) for i in range(len(axes))] if video_ids is None else video_ids, []
     for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
         segments = to_segments(detections(output.points, index, axis.length, config), axis, labels)
-        if config.thresholds is not None:
-            cas = output.cas[index, :, : axis.length].detach().float()
-            probabilities = torch.ones(len(labels)).numpy()
-            runs = localize_cas(cas, probabilities, np.zeros(axis.length), axis, labels, by_activations(config))
-            segments = fuse(segments, runs, config)
         results.append(Localization(video_id, axis.duration, tuple(segments)))
-    return results
+    if config.thresholds is None:
+        return results
+    runs = localize(output, axes, labels, by_activations(config), ids)
+    return [
+        dataclasses.replace(points, segments=tuple(fuse(points.segments, of_runs.segments, config)))
+        for points, of_runs in zip(results, runs, strict=True)
+    ]
 
 
 def by_activations(config: DetectionConfig) -> LocalizationConfig:
@@ -81,15 +82,16 @@ def fuse(points: Sequence[Segment], runs: Sequence[Segment], config: DetectionCo
                 (1 - weight) * of_runs[:, 2] + weight * agreement(of_runs, at_points),
             ]
         )
-        intervals = np.concatenate([at_points, of_runs])[:, :2]
-        if config.soft_nms_sigma is None:
-            kept = nms(intervals, scores, config.nms_threshold)
-            scores = scores[kept]
-        else:
-            kept, scores = soft_nms(intervals, scores, config.soft_nms_sigma, config.min_score)
+        intervals, scores = suppress(
+            np.concatenate([at_points, of_runs])[:, :2],
+            scores,
+            sigma=config.soft_nms_sigma,
+            threshold=config.nms_threshold,
+            min_score=config.min_score,
+        )
         fused += [
             Segment(float(start), float(end), label, float(score))
-            for (start, end), score in zip(intervals[kept], scores, strict=True)
+            for (start, end), score in zip(intervals, scores, strict=True)
         ]
     return sorted(fused, key=lambda segment: -segment.score)
 
@@ -112,8 +114,5 @@ def agreement(segments: np.ndarray, others: np.ndarray) -> np.ndarray:
         block = segments[first : first + BLOCK]
         near = others[(others[:, 1] > block[0, 0]) & (others[:, 0] < block[:, 1].max())]
         if len(near):
-            shared = np.minimum(block[:, None, 1], near[:, 1]) - np.maximum(block[:, None, 0], near[:, 0])
-            shared = shared.clip(min=0)
-            together = (block[:, 1] - block[:, 0])[:, None] + (near[:, 1] - near[:, 0]) - shared
-            found[first : first + BLOCK] = ((shared / together) ** 2 * near[:, 2]).max(1)
+            found[first : first + BLOCK] = (temporal_iou(block[:, :2], near[:, :2]) ** 2 * near[:, 2]).max(1)
     return found

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from backtal.data.features import TimeAxis
 from backtal.nn.cas import Points
-from backtal.segments.segments import Segment, nms, soft_nms
+from backtal.segments.segments import Segment, suppress
 from backtal.settings.detector import DetectionConfig
 
 FOCUS, BALANCE = 2.0, 0.25  # gamma and alpha of the focal loss, as published
@@ -120,12 +120,14 @@ def decode(classes: np.ndarray, intervals: np.ndarray, length: int, config: Dete
     for index, scores in enumerate(classes.astype(np.float64)):
         chosen = np.flatnonzero(scores >= config.min_score)
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")[:most]]
-        if config.soft_nms_sigma is None:
-            kept = nms(intervals[chosen], scores[chosen], config.nms_threshold)
-            final = scores[chosen][kept]
-        else:
-            kept, final = soft_nms(intervals[chosen], scores[chosen], config.soft_nms_sigma, config.min_score)
-        found.append(np.column_stack([intervals[chosen][kept], np.full(len(kept), index), final]))
+        kept, final = suppress(
+            intervals[chosen],
+            scores[chosen],
+            sigma=config.soft_nms_sigma,
+            threshold=config.nms_threshold,
+            min_score=config.min_score,
+        )
+        found.append(np.column_stack([kept, np.full(len(kept), index), final]))
     together = np.concatenate(found)
     return together[np.argsort(-together[:, 3], kind="stable")]
 

@@ -77,3 +77,10 @@ def test_points_alone_where_there_are_no_thresholds():
     best = {(round(s.start), round(s.end)) for s in list(both)[:2]}
     assert (4, 10) in best
     assert any((s.start, s.end) == (4, 12) for s in both)
+
+
+def test_hard_suppression_leaves_out_what_is_below_the_least_score_as_soft_does():
+    weak, strong = Segment(0, 4, "a", 0.1), Segment(8, 9, "a", 0.9)
+    for sigma in (None, 0.5):
+        config = DetectionConfig(soft_nms_sigma=sigma, min_score=0.05)
+        assert [s.start for s in fuse([weak, strong], [], config)] == [8]
