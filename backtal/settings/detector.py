@@ -67,6 +67,8 @@ class DetectorLossConfig:
         between: something occurs between two consecutive background clicks.
         between_miss: probability that it does not after all, as after a wrong click.
         place: half way between two clicks there rather is an action, and near a click background.
+        covered: at least `covered_least` of what nobody clicked is an action.
+        covered_least: a share of the snippets; None for what `backtal.training.prior` reads from clicks and features.
         teacher: agreement with what the stage before says of every snippet.
         classes: the classes at every point of the pyramid.
         edges: overlap of the segment at every positive point with its target.
@@ -79,13 +81,16 @@ class DetectorLossConfig:
     between: float = 0.3
     between_miss: float = 0.05
     place: float = 0.05
+    covered: float = 1.0
+    covered_least: float | None = None
     teacher: float = 1.0
     classes: float = 1.0
     edges: float = 1.0
     radius: float = 1.5
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "click", "possible", "somewhere", "between", "place", "teacher", "classes", "edges")
+        at_least(self, 0, "click", "possible", "somewhere", "between", "place", "covered", "teacher", "classes", "edges")
+        require(0 <= (self.covered_least or 0) < 1, self, "covered_least", "in [0, 1)")
         require(0 <= self.between_miss < 1, self, "between_miss", "in [0, 1)")
         require(self.radius > 0, self, "radius", "positive")
 

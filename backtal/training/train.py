@@ -23,6 +23,7 @@ from backtal.settings.config import Recipe
 from backtal.training.examples import Batch, TrainingSet, collate
 from backtal.training.folder import RunFolder
 from backtal.training.methods import method_of, on
+from backtal.training.prior import least_action
 
 
 def fit(
@@ -79,7 +80,8 @@ def _fit(
 
 
 def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
-    """Fill in what the dataset decides: labels, feature dimension and spec, and with `kernel_per_gap` the kernel size.
+    """Fill in what the dataset decides: labels, feature dimension and spec; of a detector how much of the unclicked is
+    action at least; and with `kernel_per_gap` the kernel size.
 
     Actions are about 0.3 times as long as two clicks are apart (median over median: 0.23 to 0.29 with the three
     files of human clicks of THUMOS14), and the network should see about one of them at a time: the odd number nearest
@@ -96,6 +98,9 @@ def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
                 "video are known; set stages=2, or train with --full-labels"
             )
         recipe = replace(recipe, training=replace(recipe.training, stages=stages))
+        if recipe.loss.covered and recipe.loss.covered_least is None:
+            least = least_action(training_set, recipe.model.clip)
+            recipe = replace(recipe, loss=replace(recipe.loss, covered_least=least))
         return replace(recipe, model=replace(recipe.model, **_read_from(training_set)))
     kernel_size, shortest = recipe.model.kernel_size, training_set.shortest
     gap = (recipe.training.kernel_per_gap or 0) * (training_set.click_gap or 0)

@@ -7,6 +7,7 @@ from backtal.nn.cas import BackTALOutput, frame_mask
 from backtal.nn.detector.points import point_losses
 from backtal.nn.detector.snippets import (
     between_loss,
+    covered_loss,
     known_loss,
     pad_labels,
     place_loss,
@@ -58,6 +59,8 @@ class DetectorLoss(nn.Module):
             "between": lambda: between_loss(probability, labels, clicks, miss=config.between_miss),
             "place": lambda: place_loss(log_probability, labels, clicks, real),
         }
+        if least := config.covered_least:
+            weighted["covered"] = lambda: covered_loss(log_probability, labels, clicks, real, least=least)
         if taught is not None:
             weighted["teacher"] = lambda: taught_loss(log_probability, taught)
         terms = {name: term() for name, term in weighted.items() if getattr(config, name)}

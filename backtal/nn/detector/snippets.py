@@ -111,10 +111,35 @@ def place_loss(log_probability: Tensor, labels: Tensor, clicks: Tensor, real: Te
     """
     background, lengths = clicks == labels.shape[1], real.sum(1, keepdim=True)
     action_weight, background_weight = between_weights(background & real, lengths)
-    action = log_probability[:, :-1].masked_fill(~(labels > 0)[:, :, None], -torch.inf).logsumexp(1)
-    free = real & (clicks < 0) & (background.any(1) & (labels > 0).any(1))[:, None]
-    cost = action_weight * torch.where(free, action, 0.0) + background_weight * log_probability[:, -1]
+    free, action = _unclicked(log_probability, labels, clicks, real)
+    cost = action_weight * action + background_weight * log_probability[:, -1]
     return -(cost * free).sum() / free.sum().clamp(min=1)
+
+
+def covered_loss(log_probability: Tensor, labels: Tensor, clicks: Tensor, real: Tensor, *, least: float) -> Tensor:
+    """At least so much of what nobody clicked is an action: ``KL(least || m)`` where the mean m of p(action) is less.
+
+    The mean is over all unknown snippets of the batch's videos that have a background click and a label; see
+    `backtal.training.prior` for how much that is.
+
+    Args:
+        log_probability: ``[B, C+1, T]``.
+        labels: ``[B, C]``.
+        clicks: ``[B, T]``.
+        real: ``[B, T]``.
+        least: share of the snippets, above 0 and below 1.
+    """
+    free, action = _unclicked(log_probability, labels, clicks, real)
+    mean = (action.exp() * free).sum() / free.sum().clamp(min=1)
+    mean = torch.where(free.any(), mean, least).clamp(min=1e-6, max=least)
+    return least * (least / mean).log() + (1 - least) * ((1 - least) / (1 - mean)).log()
+
+
+def _unclicked(log_probability: Tensor, labels: Tensor, clicks: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """``[B, T]`` each: the unknown snippets of videos with a background click and a label, and there log p(action)."""
+    free = real & (clicks < 0) & ((clicks == labels.shape[1]).any(1) & (labels > 0).any(1))[:, None]
+    action = log_probability[:, :-1].masked_fill(~(labels > 0)[:, :, None], -torch.inf).logsumexp(1)
+    return free, torch.where(free, action, 0.0)
 
 
 def between_weights(background: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

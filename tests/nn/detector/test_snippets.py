@@ -12,6 +12,7 @@ from backtal.nn.detector.loss import DetectorLoss
 from backtal.nn.detector.snippets import (
     between_loss,
     between_weights,
+    covered_loss,
     known_loss,
     pad_labels,
     place_loss,
@@ -116,6 +117,24 @@ def test_place_counts_where_background_is_clicked_and_nothing_else_known():
     assert found.item() == pytest.approx(math.log(3) * (0.625 + 0.5 + 0.625) / 3)
 
 
+def test_covered_costs_until_enough_of_the_unclicked_is_action():
+    real, labels = torch.ones(1, 4, dtype=torch.bool), torch.tensor([[1.0, 0.0]])
+    log_probability = torch.tensor([[0.1, 0.6, 0.2, 0.3], [0.2] * 4, [0.7, 0.2, 0.6, 0.5]]).log()[None].requires_grad_()
+    cost = covered_loss(log_probability, labels, known(2, -1, -1, 2), real, least=0.5)
+    assert cost.item() == pytest.approx(0.5 * math.log(0.5 / 0.4) + 0.5 * math.log(0.5 / 0.6))
+    cost.backward()
+    assert (log_probability.grad[0, 0, 1:3] < 0).all()
+    assert not log_probability.grad[0, :, [0, 3]].any()
+    assert covered_loss(log_probability, labels, known(2, -1, -1, 2), real, least=0.3).item() == pytest.approx(0)
+
+
+def test_covered_counts_where_background_is_clicked_and_something_unknown():
+    real, labels = torch.ones(1, 6, dtype=torch.bool), torch.tensor([[1.0, 0.0]])
+    for clicks in (known(-1, -1, -1, -1, -1, -1), known(2, 0, 0, 0, 0, 2)):
+        assert covered_loss(uniform(), labels, clicks, real, least=0.5).item() == 0
+    assert covered_loss(uniform(), 0 * labels, known(2, -1, -1, -1, -1, 2), real, least=0.5).item() == 0
+
+
 def test_nothing_taught_costs_nothing():
     taught = torch.zeros(2, 3, 6)
     taught[0, 1] = 1
@@ -142,7 +161,8 @@ def test_every_mix_of_knowledge_has_finite_losses_and_gradients(data: st.DataObj
     cas.requires_grad_()
     nothing = torch.empty(0)
     output = BackTALOutput(nothing, cas, nothing, nothing, nothing, lengths)
-    terms = DetectorLoss(DetectorLossConfig())(output, labels, clicks, taught)
+    terms = DetectorLoss(DetectorLossConfig(covered_least=0.3))(output, labels, clicks, taught)
+    assert "covered" in terms
     terms["total"].backward()
     assert all(torch.isfinite(term) for term in terms.values())
     assert torch.isfinite(cas.grad).all()
@@ -156,7 +176,7 @@ def test_what_is_known_of_one_video_says_nothing_of_another(data: st.DataObject)
     length = 8
     numbers = st.lists(st.sampled_from([-1, 0, 1, BACKGROUND]), min_size=length, max_size=length)
     own, others = data.draw(numbers), [data.draw(numbers) for _ in range(2)]
-    config = DetectorLossConfig(click=0, between=0, place=0)  # means over what a batch has share their count
+    config = DetectorLossConfig(click=0, between=0, place=0, covered=0)  # means over what a batch has share their count
 
     def gradient(other: list[int], label: float) -> torch.Tensor:
         cas = torch.randn(2, 3, length, generator=torch.Generator().manual_seed(1)).requires_grad_()
