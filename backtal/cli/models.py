@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     "recipe_name",
-    default="between-clicks",
+    default="detector",
     show_default=True,
     help="Named settings, see `backtal recipes`.",
 )

@@ -10,8 +10,8 @@ from backtal.cli.command import Command, read_labels, thresholds
 _RELEASED = "what the authors' released system computes there, as its checkpoints need"
 _USE = {
     "compact": "the paper's method with a narrow network, for any features",
-    "between-clicks": "the default: compact, and more learnt from the same clicks",
-    "detector": "segments of any length, taught by clicks or any other labels; not the paper's",
+    "between-clicks": "compact, and more learnt from the same clicks",
+    "detector": "the default: segments of any length, taught by clicks or any other labels; not the paper's",
     "thumos14": "the paper's settings for THUMOS14, I3D features",
     "thumos14-released": _RELEASED,
     "activitynet1.2": "the paper's settings for ActivityNet v1.2",
