@@ -15,7 +15,7 @@ import backtal
 PACKAGE = Path(backtal.__file__).parent
 ORDER = [
     *("errors", "files", "ops", "segments", "clicks", "data", "settings", "video", "hub", "nn", "interop"),
-    *("evaluation", "training", "plot", "report", "annotate", "demo", "cli", "__main__"),
+    *("evaluation", "training", "plot", "report", "annotate", "demo", "environment", "cli", "__main__"),
 ]
 HEAVY = [
     *("triton", "torchvision", "matplotlib", "av", "cv2", "timm", "ray", "starlette", "uvicorn", "pandas"),

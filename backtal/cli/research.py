@@ -48,22 +48,30 @@ def recipes(name: str | None, as_json: bool) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("model", metavar="MODEL_OR_RECIPE")
+@click.argument("model", metavar="MODEL_OR_RECIPE", required=False)
+@click.option("--environment", "of_environment", is_flag=True, help="Versions, device and backends instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(model: str, as_json: bool) -> None:
-    """Say what a checkpoint is, and how large it or a recipe is.
+def info(model: str | None, of_environment: bool, as_json: bool) -> None:
+    """Say what a checkpoint is, how large it or a recipe is, or what backtal runs on.
 
     Labels, features, data and measured accuracy of a checkpoint; parameters and operations, counted, beside the paper's
-    Table 10.
+    Table 10. With --environment, what a report of a problem needs: versions, device, backends; no path, no name.
 
     \b
     Examples:
       backtal info RUN
       backtal info shrec22
       backtal info thumos14-released --json
+      backtal info --environment
     """
+    from backtal.environment import environment, environment_text
     from backtal.interop.info import measure
 
+    if (model is None) != of_environment:
+        raise click.UsageError("name a checkpoint or a recipe, or ask for --environment")
+    if model is None:
+        click.echo(json.dumps(environment(), indent=1) if as_json else environment_text())
+        return
     found = measure(model)
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
 
