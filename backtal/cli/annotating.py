@@ -56,13 +56,13 @@ def annotate(
       backtal train DATA --out RUN --clicks me.txt
     """
     from backtal.annotate import open_folder
-    from backtal.video.containers import import_av
 
-    import_av()
     try:
+        import av  # noqa: F401
+
         from backtal.annotate.server import serve
     except ImportError as failure:
-        raise ImportError(f"the page needs a web server ({failure}): {install('annotate')}") from None
+        raise ImportError(f"the page needs the package {failure.name}: {install('annotate')}") from None
     folder = open_folder(place, data)
     for file, reason in folder.left_out.items():
         click.echo(f"backtal annotate: {file} is left out: {reason}", err=True)

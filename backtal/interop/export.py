@@ -113,7 +113,7 @@ def _program(graph: Graph) -> torch.export.ExportedProgram:
     blocks = torch.export.Dim("blocks", min=2) if multiple > 1 else torch.export.Dim("length", min=model.shortest)
     sizes = {0: torch.export.Dim("batch", min=1), 2: multiple * blocks if multiple > 1 else blocks}
     example = (torch.zeros(2, config.feature_dim, length), torch.tensor([length, length - 3]))
-    return torch.export.export(graph, example, dynamic_shapes=(sizes, {0: sizes[0]}))
+    return torch.export.export(graph, example, dynamic_shapes=(sizes, {0: sizes[0]}), strict=False)
 
 
 def _write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: str, names: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backtal.errors import DataError
+from backtal.ops.operator import exporting
 
 
 class Points(NamedTuple):
@@ -82,7 +83,7 @@ def topk_mean(cas: Tensor, lengths: Tensor, ratio: float) -> Tensor:
     counts = topk_count(lengths, ratio)
     masked = cas.masked_fill(~frame_mask(lengths, length)[:, None], -torch.inf)
     # An exported graph serves every length, so no number of frames may become a constant in it: it sorts all.
-    most = length if torch.compiler.is_exporting() else max(1, int(length * ratio + 1e-9))
+    most = length if exporting() else max(1, int(length * ratio + 1e-9))
     values = masked.topk(most, dim=-1).values
     taken = torch.arange(values.shape[-1], device=cas.device) < counts[:, None, None]
     return values.masked_fill(~taken, 0.0).sum(-1) / counts[:, None]

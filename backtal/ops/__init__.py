@@ -157,12 +157,13 @@ def _form(backend: str | None, x: Tensor) -> Callable[[Tensor, Tensor, Tensor, i
         return BACKENDS[backend]
     if backend != "triton":
         raise ValueError(f"backend must be one of {sorted([*BACKENDS, 'triton'])} or None, got {backend!r}")
-    if reason := _why_not_triton(x):
+    if reason := why_not_triton(x):
         raise ValueError(f"backend 'triton' {reason}")
     return operator.triton_form
 
 
-def _why_not_triton(x: Tensor) -> str | None:
+def why_not_triton(x: Tensor) -> str | None:
+    """Why backend ``"triton"`` cannot take x, as the end of a sentence; None if it can."""
     if not _HAS_TRITON:
         return "needs the package triton, which is not installed"
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
@@ -174,7 +175,7 @@ def _why_not_triton(x: Tensor) -> str | None:
 
 def _suits_triton(x: Tensor) -> bool:
     """Whether x is what the kernels are made for: on NVIDIA's Hopper or newer, of a type its tensor cores multiply."""
-    if not x.is_cuda or torch.version.hip is not None or _why_not_triton(x):
+    if not x.is_cuda or torch.version.hip is not None or why_not_triton(x):
         return False
     hopper = torch.cuda.get_device_properties(x.device).major >= 9
     # What convolutions may do cannot be read in a compiled graph; the kernels read it again.
@@ -183,13 +184,16 @@ def _suits_triton(x: Tensor) -> bool:
 
 def tf32_allowed() -> bool:
     """Whether convolutions may round float32 to TF32, as `torch.backends.cudnn` says (by default they may)."""
-    return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    convolutions: Any = torch.backends.cudnn
+    if hasattr(convolutions, "conv"):  # from PyTorch 2.9 on
+        return convolutions.conv.fp32_precision == "tf32"
+    return convolutions.allow_tf32
 
 
 def _autocast(x: Tensor, *others: Tensor | None) -> list[Any]:
     """The inputs as autocast hands them to a convolution."""
     device = x.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device):  # meta has none, and raises
         return [x, *others]
     dtype = torch.get_autocast_dtype(device)
     return [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, *others)]

@@ -13,9 +13,17 @@ from torch import Tensor
 from backtal.ops import blas
 
 
+def _exporting() -> bool:
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
+# Whether `torch.export` reads the graph: PyTorch 2.7 can be asked, before it only `strict=False` can be told.
+exporting = getattr(torch.compiler, "is_exporting", _exporting)
+
+
 def blas_form(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int, layout: str) -> Tensor:
     """See `backtal.ops.affinity_conv1d`; arguments are already checked and affinity is ``[S, B, K, T]``."""
-    if layout == "per_tap" and torch.compiler.is_exporting():
+    if layout == "per_tap" and exporting():
         return blas.exportable(x, weight, affinity, dilation)
     # In eager mode the products stay visible to profilers and operation counters.
     if layout == "per_tap" and torch.compiler.is_compiling():
@@ -46,7 +54,13 @@ def per_tap(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int, backend:
     return _implementation(backend).forward(x, weight, affinity, dilation)
 
 
-@torch.library.custom_op("backtal::affinity_conv1d_backward", mutates_args=())
+_BACKWARD = (
+    "(Tensor grad, Tensor x, Tensor weight, Tensor affinity, int dilation, str backend, bool[] wanted) -> Tensor[]"
+)
+
+
+# With its schema: PyTorch 2.6 cannot read `list` in annotations.
+@torch.library.custom_op("backtal::affinity_conv1d_backward", mutates_args=(), schema=_BACKWARD)
 def per_tap_backward(
     grad: Tensor, x: Tensor, weight: Tensor, affinity: Tensor, dilation: int, backend: str, wanted: list[bool]
 ) -> list[Tensor]:

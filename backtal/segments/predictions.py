@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
-from backtal.errors import DataError
+from backtal.errors import DataError, install
 from backtal.files import atomic_path
 from backtal.segments.segments import Localization
 
@@ -26,8 +26,10 @@ def to_pandas(found: Iterable[Localization]) -> "pandas.DataFrame":
         >>> to_pandas([Localization("v", 9.0, (Segment(1, 2, "jump", 0.5),))]).loc[0, "label"]
         'jump'
     """
-    import pandas
-
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError(f"data frames need pandas: {install('pandas')}") from None
     return pandas.DataFrame(_rows(found), columns=list(COLUMNS))
 
 

@@ -52,9 +52,7 @@ def tvl1() -> FlowFunction:
 
 def raft(name: str = "raft_small", *, weights: Any = "DEFAULT", device: str | torch.device = "cpu") -> FlowFunction:
     """RAFT from torchvision, with `weights` of its own download machinery; None leaves them random."""
-    from torchvision.models import get_model
-
-    network = get_model(name, weights=weights).eval().to(device)
+    network = torchvision_models(f"flow {name}").get_model(name, weights=weights).eval().to(device)
 
     @torch.inference_mode()
     def flow(frames: np.ndarray) -> np.ndarray:
@@ -67,6 +65,19 @@ def raft(name: str = "raft_small", *, weights: Any = "DEFAULT", device: str | to
         return found.permute(0, 2, 3, 1).float().cpu().numpy()
 
     return flow
+
+
+def torchvision_models(wanted_by: str) -> Any:
+    """The module ``torchvision.models``.
+
+    Raises:
+        ImportError: if torchvision is missing (the extra `video`).
+    """
+    try:
+        from torchvision import models
+    except ImportError:
+        raise ImportError(f"{wanted_by} needs torchvision: {install('video')}") from None
+    return models
 
 
 def rescale_flow(flow: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from backtal.data.features import FeatureSpec
 from backtal.errors import ConfigError, DataError, install
 from backtal.video.extractors import Extractor, Options, load_weights, own_weights, register
-from backtal.video.flow import flow_function, rescale_flow
+from backtal.video.flow import flow_function, rescale_flow, torchvision_models
 from backtal.video.i3d import FEATURE_DIM, InceptionI3d
 
 
@@ -92,8 +92,7 @@ def torchvision_model(name: str, options: Options) -> Extractor:
 
     Video models see windows of 16 frames, 8 apart, at the frame rate of their training; image models 4 frames a second.
     """
-    from torchvision import models
-
+    models = torchvision_models(f"extractor {name}")
     short, _, tag = name.removeprefix("torchvision/").partition("@")
     clips = short in models.list_models(module=models.video)
     pictures = models.list_models(module=models)
@@ -125,8 +124,7 @@ def torchvision_model(name: str, options: Options) -> Extractor:
 
 
 def _downloaded(name: str, short: str, weights: Any) -> nn.Module:
-    from torchvision import models
-
+    models = torchvision_models(f"extractor {name}")
     try:
         # torch.hub announces the download on stdout, which is for JSON.
         with contextlib.redirect_stdout(sys.stderr):

@@ -194,24 +194,6 @@ def test_wrong_devices_and_features_of_another_origin(tmp_path):
     assert extract_files([path], mean_colour(), tmp_path).written == [str(tmp_path / "a.npz")]
 
 
-def test_without_pyav_the_error_says_what_to_install(tmp_path):
-    (tmp_path / "mine.py").write_text(BUILDER.format(pause=0))
-    (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden" / "av.py").write_text("raise ImportError")
-    write_video(tmp_path / "a.mp4", times_at(25, 1), moving_bar)
-    flash_finder().save_pretrained(tmp_path / "model")
-    places = [str(tmp_path / "hidden"), *sys.path]
-    for arguments in (["extract"], ["localize", "--model", tmp_path / "model"]):
-        command = [*arguments, tmp_path / "a.mp4", "--extractor", f"{tmp_path}/mine.py:build", "--out", tmp_path / "o"]
-        done = subprocess.run(
-            [sys.executable, "-m", "backtal", *map(str, command)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(places)}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 1
-        assert "reading video needs PyAV: pip install -e '.[video]'" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
 def test_bf16_and_batches_do_not_change_the_order(tmp_path):
     paths = [write_video(tmp_path / f"{n}.mp4", times_at(25, 3 + n), moving_bar) for n in range(4)]
     for batch_size, workers in ((1, 1), (5, 3)):
@@ -329,6 +311,7 @@ def test_damaged_files_are_named_and_the_good_ones_done(tmp_path):
         read_features(tmp_path / "out" / f"{name}.npz")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     """No file is ever corrupt, and what was finished stays as it was."""
     kills = int(os.environ.get("BACKTAL_KILLS", "2"))

@@ -17,6 +17,7 @@ from backtal.nn.detector.snippets import share
 from backtal.nn.layers import feature_scale
 from backtal.nn.live.stretch import RUNNING_FORM, Follower
 from backtal.nn.pretrained import LocalizationModel
+from backtal.ops.operator import exporting
 from backtal.segments.segments import Localization
 from backtal.settings.detector import DetectionConfig, DetectorConfig
 
@@ -102,7 +103,7 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
         if lengths is None:
             lengths = torch.full((batch,), length, device=features.device)
         # An exported graph takes lengths that need no padding: see `multiple`.
-        padded = length if torch.compiler.is_exporting() else (length + self._top - 1) // self._top * self._top
+        padded = length if exporting() else (length + self._top - 1) // self._top * self._top
         real = frame_mask(lengths, padded)
         mask = real[:, None].to(features.dtype)
         x = (features - self.feature_mean[:, None]) * self.feature_scale[:, None]
