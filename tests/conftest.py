@@ -4,6 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+# One thread a process, here and in what tests start: as many processes run as there are cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from hypothesis import settings
 
@@ -17,6 +21,13 @@ torch.set_num_threads(1)
 # A property that writes a file waits for the disk, which no deadline knows of.
 settings.register_profile("backtal", deadline=None)
 settings.load_profile("backtal")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long is also slow."""
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +39,7 @@ NOT_RUN = {
     "python3 -m venv .venv && .venv/bin/pip install '.[plot]'": "installs; .ci/run runs it word for word",
     "python3 -m venv .venv\n.venv/bin/pip install '.[plot]'": "installs; .ci/run does the same",
     "git clone REPOSITORY": "installs and tests; .ci/run does the same",
+    ".ci/release": "builds, installs and tests; .ci/run runs it",
     "backtal demo": "a minute; tests/test_demo.py runs it smaller, .ci/run as it is",
     "for table in": "93 trainings; tests/training/test_experiment.py runs one table smaller",
     "backtal train DATA --out RUN --recipe between-clicks": "tests/training/test_train.py trains two stages",
@@ -69,7 +69,8 @@ PLAIN = (
     "data/annotations.json",
     "data/clicks/me.txt",
 )  # listings, neither commands nor Python
-LEARNS = ("own-dataset.md", "video.md")  # what they find is looked at; elsewhere a few epochs will do
+LEARNS = ("own-dataset.md", "video.md")  # what they find is looked at; elsewhere a few steps will do
+SHORT = ("epochs=4", "min_epoch_steps=2")
 EMPTY_AT_FIRST = ("quickstart.md", "own-dataset.md")
 SHELL_FIRST = ("README.md",)  # its Python uses what its commands make
 
@@ -96,7 +97,11 @@ def reason(block: Block) -> str | None:
     return next((why for start, why in NOT_RUN.items() if block.code.startswith(start)), None)
 
 
-RUN = [page for page in PAGES if any(b.language in ("python", "bash") and not reason(b) for b in blocks(page))]
+RUN = [
+    pytest.param(page, marks=pytest.mark.long if page.name in LEARNS else pytest.mark.slow)
+    for page in PAGES
+    if any(block.language in ("python", "bash") and not reason(block) for block in blocks(page))
+]
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +111,9 @@ def prepared(tmp_path_factory):
     data = make_dataset(base / "data", num_training=24, num_test=8)
     shutil.copytree(base / "data" / "features", base / "features")
     (base / "features" / "video_024.npz").rename(base / "features" / "video_7.npz")
+    short = " ".join(f"--set {setting}" for setting in SHORT)
     for run, extra in (("mine", []), ("labels", ["--video-labels-only"])):
-        command(f"backtal train {base}/data --out {base}/runs/{run} --set epochs=3 {' '.join(extra)}")
+        command(f"backtal train {base}/data --out {base}/runs/{run} {short} {' '.join(extra)}")
     command(f"backtal localize {base}/data --model {base}/runs/mine --out {base}/found.json")
     shutil.copy(base / "found.json", base / "predictions.json")
     (base / "data" / "thumos" / "annotations").mkdir(parents=True)
@@ -190,9 +196,7 @@ def test_snippets_run(page, prepared, tmp_path, monkeypatch):
         make_stream(folder)
     if page.name not in LEARNS:
         for name in ("compact", "between-clicks", "detector"):
-            recipe = RECIPES[name]
-            short = replace(recipe, training=replace(recipe.training, epochs=4))
-            monkeypatch.setitem(RECIPES, recipe.name, short)
+            monkeypatch.setitem(RECIPES, name, RECIPES[name].with_settings(SHORT))
     monkeypatch.chdir(folder)
     namespace: dict[str, object] = {"__name__": "snippet"}
     run = [block for block in blocks(page) if block.language in ("python", "bash") and not reason(block)]
@@ -241,12 +245,14 @@ def site(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(site):
     assert (site / "explain" / "method" / "index.html").exists()
     pages = set((ROOT / "docs").rglob("*.md"))
     assert len(list(site.rglob("index.html"))) == len(pages)
 
 
+@pytest.mark.slow
 def test_formulas_need_no_script_and_no_network(site):
     method = (site / "explain" / "method" / "index.html").read_text(encoding="utf-8")
     assert method.count("<math") > 20
@@ -256,6 +262,7 @@ def test_formulas_need_no_script_and_no_network(site):
         assert not outside, page
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_reference(site):
     import backtal
 

@@ -33,6 +33,7 @@ def test_it_takes_the_features_that_the_example_makes_and_no_others():
         model.localize(VideoFeatures("v", torch.randn(372, 20), TimeAxis.even(20, duration=12.8), other))
 
 
+@pytest.mark.slow
 def test_it_reaches_the_figure_on_its_card():
     data = DatasetFolder(shared("data", "shrec22"))
     model = BackTALModel.from_pretrained("shrec22")

@@ -290,6 +290,7 @@ for folder in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
 def test_memory_stays_bounded(tmp_path):
     """Each of these claims or holds gigabytes; refusing it takes less than 64 MiB (sparse files: no disk either)."""

@@ -48,6 +48,7 @@ def exported(request, tmp_path_factory):
     return model, path, form, (open_onnx if form == "onnx" else open_torch)(path)
 
 
+@pytest.mark.slow
 def test_twenty_random_shapes(exported):
     model, _, _, run = exported
     rng = np.random.default_rng(1)
@@ -79,6 +80,7 @@ def test_what_is_needed_for_segments_travels_along(exported):
     assert "thresholds" in json.loads(text)["localization"]
 
 
+@pytest.mark.slow
 def test_the_same_segments(tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -169,6 +169,7 @@ def test_bad_feature_files_are_named(tmp_path):
         list(open_features(path, size=100).pieces)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_video(tmp_path):
     """Four times as long a feature file may cost what its class activations need, and little else."""
     code = """

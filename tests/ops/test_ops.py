@@ -213,6 +213,7 @@ def test_triton_says_why_it_cannot_run(monkeypatch):
         affinity_conv1d(x, weight, affinity, backend="triton")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="test_triton.py runs by itself on a GPU")
 def test_triton_under_the_interpreter():
     """The interpreter must be chosen before Triton is imported: in a process of its own."""

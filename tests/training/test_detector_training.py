@@ -40,6 +40,7 @@ def names(root: Path, subset: str = "training") -> list[str]:
     return [video.video_id for video in DatasetFolder(root).annotations.subset(subset)]
 
 
+@pytest.mark.slow
 def test_it_finds_what_it_was_taught_by_clicks(tmp_path: Path):
     root = make_folder(tmp_path / "data", videos=24)
     model = fit(training_set(root), LEARNING.with_settings(["epochs=20"]), tmp_path / "run", device="cpu")

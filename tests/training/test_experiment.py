@@ -38,6 +38,7 @@ def test_every_table_runs(folder, tmp_path, in_this_process, table):
         assert str(row.paper or "") in line.split("|")[-2]
 
 
+@pytest.mark.slow
 def test_runs_are_shared_resumed_and_in_order(folder, tmp_path):
     runs = [Run(BASE.with_settings([f"training.seed={seed}"]), "A1.txt") for seed in (0, 1, 0)]
     out = tmp_path / "runs"

@@ -156,6 +156,7 @@ def test_detectors_of_other_levels_or_networks_are_not_combined():
         localize_together([model(), paper], video())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["torch", "onnx"])
 def test_an_exported_detector_takes_every_multiple_of_its_stride(tmp_path: Path, format: str):
     if format == "onnx":
