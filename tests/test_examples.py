@@ -1,6 +1,7 @@
 """The examples run, and the features of the `shrec22` checkpoint are the reference features."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,29 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 WITH_ARGUMENTS = {"shrec22_features.py"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({path.name for path in EXAMPLES.glob("*.py")} - WITH_ARGUMENTS))
 def test_examples_run(name, tmp_path):
     command = [sys.executable, "-W", "error", EXAMPLES / name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    """As plain Python, which its cells are; without outputs, so that a change of it can be read."""
+    notebook = json.loads((EXAMPLES / "folder_to_picture.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], len(notebook["cells"])) == (4, 15)
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] for cell in cells)
+    lines = ["".join(cell["source"]) for cell in cells]
+    lines += ["assert report.mean_ap[0] > 0.5, report", "figure.savefig('timeline.png')"]
+    command = [sys.executable, "-W", "error", "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "background at" in done.stdout
+    assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture(scope="module")
