@@ -18,7 +18,7 @@ elif os.environ.get("TRITON_INTERPRET") == "1":
 else:
     pytest.skip("needs a GPU or TRITON_INTERPRET=1; test_ops.py runs it", allow_module_level=True)
 
-from backtal.ops import operator
+from backtal.ops import operator, tf32_allowed
 from backtal.ops import triton as kernels
 
 LAYOUTS = ["per_tap", "channel_blocks"]
@@ -66,13 +66,20 @@ def assert_matches(tensors, **options):
         assert (one.double() - other).norm() <= TOLERANCE[one.dtype] * other.norm()
 
 
+def allow_tf32(allowed):
+    if hasattr(torch.backends.cudnn, "conv"):  # from PyTorch 2.9 on
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if allowed else "ieee"
+    else:
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
 @pytest.fixture(autouse=True)
 def _exact():
     """float32 is multiplied as such, not rounded to TF32, as convolutions on CUDA are by default."""
-    before = torch.backends.cudnn.conv.fp32_precision
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    before = tf32_allowed()
+    allow_tf32(False)
     yield
-    torch.backends.cudnn.conv.fp32_precision = before
+    allow_tf32(before)
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +190,7 @@ def test_tiles_fit_the_device(monkeypatch):
     assert kernels.choose_tile(half, 750, 2048, 1) == (64, 128, 64, 4, 4)
     assert kernels.choose_tile(half, 30, 60, 1) == (32, 32, 64, 4, 4)
     assert kernels.choose_tile(full, 750, 2048, 16) == (64, 64, 16, 4, 4)
-    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    allow_tf32(True)
     assert kernels.choose_tile(full, 750, 2048, 16) == (128, 256, 32, 8, 4)
     properties.shared_memory_per_block_optin = 99 << 10
     assert kernels.choose_tile(half, 750, 2048, 16) == (128, 128, 64, 8, 2)
@@ -216,13 +223,13 @@ def test_chosen_on_hopper(monkeypatch):
     calls = []
     monkeypatch.setattr(operator, "triton_form", lambda *args: calls.append(args) or args[0])
     hopper = torch.cuda.get_device_capability() >= (9, 0)
-    for dtype, precision, expected in (
-        (torch.bfloat16, "ieee", hopper),
-        (torch.float32, "tf32", hopper),
-        (torch.float32, "ieee", False),
-        (torch.float64, "tf32", False),
+    for dtype, tf32, expected in (
+        (torch.bfloat16, False, hopper),
+        (torch.float32, True, hopper),
+        (torch.float32, False, False),
+        (torch.float64, True, False),
     ):
-        torch.backends.cudnn.conv.fp32_precision = precision
+        allow_tf32(tf32)
         affinity_conv1d(*(tensor.to(dtype) for tensor in tensors))
         assert len(calls) == expected
         calls.clear()
