@@ -63,7 +63,8 @@ def convert(
 
     annotations = DatasetFolder(data).annotations if data else None
     rates = fps or (annotations and annotations.frame_rates)
-    tracks = read_clicks(*sources, frame_rates=rates, background=background or BACKGROUND_NAMES)
+    names = annotations.videos if annotations else ()
+    tracks = read_clicks(*sources, frame_rates=rates, background=background or BACKGROUND_NAMES, videos=names)
     counts = Counter(one.label for track in tracks.values() for one in track.clicks)
     known = read_labels(labels) or (annotations and annotations.labels) or sorted(counts.keys() - {BACKGROUND})
     write_clicks(out, tracks.values(), known, form=form, frame_rates=rates)

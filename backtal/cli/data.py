@@ -1,7 +1,7 @@
 """`backtal dataset`: check and convert datasets."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,42 +119,58 @@ def import_program(
 ) -> None:
     """Take start and end from files of other programs.
 
-    They go into DATA/annotations.json. SRC is a project or a table of events of BORIS, a document of ELAN, a table of
-    video, start, end and label, or a file of VIA, CVAT or Label Studio; its content tells which. Videos that DATA does
-    not have become new ones, the annotations of others are replaced; all else that stands there stays. What is left
-    out is said.
+    They go into DATA/annotations.json. SRC is a project or a table of events of BORIS, a document of ELAN or a folder
+    of them, a table of video, start, end and label, or a file of VIA, CVAT or Label Studio; its content tells which.
+    Videos that DATA does not have become new ones, the annotations of others are replaced; all else that stands there
+    stays. What is left out is said.
 
     \b
     Examples:
       backtal dataset import coded.boris data --subset test
-      backtal dataset import coded/*.eaf data --subset test --videos films
+      backtal dataset import coded data --subset test --videos films
       backtal dataset import annotations.xml data --fps 25
     """
     from backtal.clicks.files import BACKGROUND_NAMES
     from backtal.data.annotations import read_annotations
     from backtal.data.coded import import_coded, read_coded
     from backtal.files import spelling
+    from backtal.video.decode import videos_in
 
     path = data / "annotations.json"
-    rates = fps or (read_annotations(path).frame_rates if path.exists() else None)
-    coded = read_coded(*sources, frame_rates=rates, background=background or BACKGROUND_NAMES, round=round)
-    facts = _video_facts(videos, coded.segments) if videos else {}
+    there = read_annotations(path) if path.exists() else None
+    files = videos_in([videos]) if videos else {}
+    coded = read_coded(
+        *_documents(sources),
+        frame_rates=fps or (there and there.frame_rates),
+        background=background or BACKGROUND_NAMES,
+        round=round,
+        videos=[*(there.videos if there else ()), *files.values()],
+    )
+    facts = _video_facts(files, coded.segments)
     annotations = import_coded(path, coded, subset=subset, labels=read_labels(labels), facts=facts)
     names = set(map(spelling(annotations.videos), coded.segments)) & annotations.videos.keys()
     count = sum(len(annotations.videos[name].ground_truth) for name in names)
     click.echo(f"wrote {path}: {count} segments in {len(names)} videos", err=True)
 
 
-def _video_facts(folder: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Duration and frame rate of the videos of these names that lie in a folder."""
+def _documents(sources: Iterable[Path]) -> Iterator[Path]:
+    """The files, and the documents of ELAN in the folders."""
+    for source in sources:
+        inside = sorted(source.rglob("*.eaf")) if source.is_dir() else [source]
+        if not inside:
+            raise DataError(f"{source}: a folder without a document of ELAN (.eaf)")
+        yield from inside
+
+
+def _video_facts(files: Mapping[Path, str], names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Duration and frame rate of the videos of these names, with or without the folder that they lie in."""
     from backtal.annotate.frames import read_facts
     from backtal.files import spelling
-    from backtal.video.decode import videos_in
 
-    spell = spelling(names)
-    files = dict[str, Path]()
-    for path in videos_in([folder]):
-        if (other := files.setdefault(spell(path.stem), path)) != path and spell(path.stem) in names:
-            raise DataError(f"{other} and {path} are both called {path.stem}: which one is meant cannot be told")
-    found = {name: read_facts(files[name]) for name in names if name in files}
-    return {name: {"duration": facts.duration, "fps": facts.fps} for name, facts in found.items()}
+    spell, found = spelling(names), dict[str, Path]()
+    for path, name in files.items():
+        for called in {spell(name), spell(path.stem)} & set(names):
+            if (other := found.setdefault(called, path)) != path:
+                raise DataError(f"{other} and {path} are both called {called}: which one is meant cannot be told")
+    facts = {name: read_facts(path) for name, path in found.items()}
+    return {name: {"duration": fact.duration, "fps": fact.fps} for name, fact in facts.items()}

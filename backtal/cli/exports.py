@@ -70,6 +70,7 @@ def predictions(
     from backtal.segments.segments import read_predictions, write_predictions
 
     videos = read_predictions(found)
+    total = sum(map(len, videos))
     videos = videos if least_score is None else [video.above(least_score) for video in videos]
     if form in ("label-studio", "boris") and data is None:
         raise DataError(f"--to {form} needs --data: it asks for frame rates, which the dataset knows")
@@ -89,4 +90,6 @@ def predictions(
         rates = {name: video.frame_rate or 0.0 for name, video in annotations.videos.items()}
         write_json(out, label_studio_tasks(videos, urls, rates))
         write_text(out.with_suffix(".xml"), label_studio_config(annotations.labels) + "\n")
-    click.echo(f"wrote {out}: {sum(map(len, videos))} segments in {len(videos)} videos", err=True)
+    weaker = total - (kept := sum(map(len, videos)))
+    left = f"; {weaker} weaker ones are left out" if weaker else ""
+    click.echo(f"wrote {out}: {kept} segments in {len(videos)} videos{left}", err=True)

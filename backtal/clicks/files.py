@@ -36,6 +36,7 @@ def read_clicks(
     *paths: str | Path,
     frame_rates: Rates = None,
     background: Collection[str] = BACKGROUND_NAMES,
+    videos: Collection[str] = (),
 ) -> dict[str, ClickTrack]:
     r"""Read click files and put together the clicks of each video.
 
@@ -51,6 +52,8 @@ def read_clicks(
         frame_rates: frames per second, by video or the same for all, for files that count frames. Label Studio counts
             in a rate of its own: for its tasks only one for all is used.
         background: labels that mean background, in upper or lower case.
+        videos: names of the dataset's videos. Other programs name files: of these names the longest is meant that the
+            path of the file ends with, and where none fits, the last part of the path.
 
     Raises:
         DataError: if a file is missing or an entry is malformed; the message names file and line or field.
@@ -65,7 +68,7 @@ def read_clicks(
     clicks: dict[str, list[Click]] = {}
     for path in map(Path, paths):
         text = read_text(path, what="click file")
-        for video, click in parse_clicks(text, str(path), frame_rates, background):
+        for video, click in parse_clicks(text, str(path), frame_rates, background, videos):
             clicks.setdefault(video, []).append(click)
     return {video: ClickTrack(video, tuple(found)) for video, found in clicks.items()}
 
@@ -120,14 +123,18 @@ def write_clicks(
 
 
 def parse_clicks(
-    text: str, where: str, frame_rates: Rates = None, background: Collection[str] = BACKGROUND_NAMES
+    text: str,
+    where: str,
+    frame_rates: Rates = None,
+    background: Collection[str] = BACKGROUND_NAMES,
+    videos: Collection[str] = (),
 ) -> Iterator[tuple[str, Click]]:
     """The clicks that the text of a click file holds, in its order, each with its video; `where` begins the messages.
 
     Raises:
         DataError: as `read_clicks`.
     """
-    for mark in parse_marks(text, where, Reading(frame_rates), background):
+    for mark in parse_marks(text, where, Reading(frame_rates, videos), background):
         yield mark.video, Click(middle(mark.start, mark.end), mark.label, mark.round)
 
 

@@ -26,6 +26,7 @@ def read_coded(
     frame_rates: Rates = None,
     background: Collection[str] = BACKGROUND_NAMES,
     round: int | None = None,
+    videos: Collection[str] = (),
 ) -> Coded:
     r"""Read when actions start and end from files of BORIS, ELAN and all other forms that `backtal.read_clicks` knows.
 
@@ -36,6 +37,7 @@ def read_coded(
         frame_rates: frames per second, by video or the same for all, for files that count frames.
         background: labels that mean background, in upper or lower case.
         round: which one counts, from 1, where several people coded a video in one file.
+        videos: names of the dataset's videos, as for `backtal.read_clicks`.
 
     Raises:
         DataError: if a file is missing or malformed, or a video was coded more than once.
@@ -51,7 +53,7 @@ def read_coded(
     durations: dict[str, float] = {}
     source: dict[str, tuple[Path, int]] = {}
     for path in map(Path, paths):
-        reading, left = Reading(frame_rates), Counter[str]()
+        reading, left = Reading(frame_rates, videos), Counter[str]()
         for mark in parse_marks(read_text(path), str(path), reading, background):
             if round is not None and mark.round != round:
                 left[f"mark(s) of other rounds than {round}"] += 1

@@ -100,7 +100,7 @@ class VideoDataset:
         if path in self._click_readers:
             tracks = self._click_readers[Path(path)]()
         else:
-            tracks = read_clicks(path, frame_rates=self.annotations.frame_rates)
+            tracks = read_clicks(path, frame_rates=self.annotations.frame_rates, videos=self.annotations.videos)
         return self._respelled(tracks)
 
     def _respelled(self, tracks: dict[str, ClickTrack]) -> dict[str, ClickTrack]:

@@ -333,7 +333,8 @@ def _with_point_files(
     rates = annotations.frame_rates
 
     def known(path: Path) -> dict[str, ClickTrack]:
-        return {name: t for name, t in read_clicks(path, frame_rates=rates).items() if name in annotations.videos}
+        tracks = read_clicks(path, frame_rates=rates, videos=annotations.videos)
+        return {name: track for name, track in tracks.items() if name in annotations.videos}
 
     return VideoDataset(root, annotations, readers, {path: partial(known, path) for path in paths})
 

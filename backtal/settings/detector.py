@@ -89,7 +89,8 @@ class DetectorLossConfig:
     radius: float = 1.5
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "click", "possible", "somewhere", "between", "place", "covered", "teacher", "classes", "edges")
+        at_least(self, 0, "click", "possible", "somewhere", "between", "place", "covered")
+        at_least(self, 0, "teacher", "classes", "edges")
         require(0 <= (self.covered_least or 0) < 1, self, "covered_least", "in [0, 1)")
         require(0 <= self.between_miss < 1, self, "between_miss", "in [0, 1)")
         require(self.radius > 0, self, "radius", "positive")

@@ -80,8 +80,9 @@ def _fit(
 
 
 def for_dataset(recipe: Recipe, training_set: TrainingSet) -> Recipe:
-    """Fill in what the dataset decides: labels, feature dimension and spec; of a detector how much of the unclicked is
-    action at least; and with `kernel_per_gap` the kernel size.
+    """Fill in what the dataset decides: labels, feature dimension and spec, and what a recipe leaves to it.
+
+    Of a detector that is how much of what nobody clicked is action, and with `kernel_per_gap` the kernel size.
 
     Actions are about 0.3 times as long as two clicks are apart (median over median: 0.23 to 0.29 with the three
     files of human clicks of THUMOS14), and the network should see about one of them at a time: the odd number nearest

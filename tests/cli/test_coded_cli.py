@@ -48,6 +48,42 @@ def test_there_and_back(folder, found, tmp_path, form):
     assert "annotations.json: 2 segments in 2 videos" in done.stderr
 
 
+@pytest.mark.parametrize("form", ["boris", "elan", "label-studio"])
+def test_names_with_folders_come_back(folder, tmp_path, form):
+    path = folder / "annotations.json"
+    content = json.loads(path.read_text())
+    names = {"v0": "cam 1/day", "v1": "cam 2/day"}
+    content["database"] = {names.get(name, name): entry for name, entry in content["database"].items()}
+    path.write_text(json.dumps(content))
+    segments = {name: (Segment(1, 2.5, label),) for name, label in zip(names.values(), LABELS, strict=True)}
+    write_predictions(tmp_path / "found.json", [Localization(n, 9.0, listed) for n, listed in segments.items()])
+    out = tmp_path / {"boris": "r.boris", "elan": "review", "label-studio": "tasks.json"}[form]
+    backtal("predictions", tmp_path / "found.json", "--to", form, "--data", folder, "--out", out)
+    if form == "label-studio":  # somebody submits what was proposed, and the export forgets our field
+        tasks = json.loads(out.read_text())
+        for task in tasks:
+            del task["data"]["video_id"]
+            task["annotations"] = task.pop("predictions")
+        out.write_text(json.dumps(tasks))
+    backtal("dataset", "import", out, folder)
+    videos = read_annotations(path).videos
+    assert set(videos) == set(content["database"])
+    for name, listed in segments.items():
+        (segment,) = videos[name].ground_truth
+        assert (segment.start, segment.end, segment.label) == pytest.approx((1, 2.5, listed[0].label), abs=0.06)
+
+
+def test_a_folder_without_a_document_is_refused(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = backtal("dataset", "import", tmp_path / "empty", folder, code=2)
+    assert "empty: a folder without a document of ELAN (.eaf)" in done.stderr
+
+
+def test_what_is_left_out_as_weaker_is_counted(found, tmp_path):
+    done = backtal("predictions", found, "--to", "csv", "--least-score", 0.5, "--out", tmp_path / "x.csv")
+    assert "2 segments in 2 videos; 2 weaker ones are left out" in done.stderr
+
+
 def test_what_boris_needs_is_asked_for(folder, found, tmp_path):
     done = backtal("predictions", found, "--to", "boris", "--out", tmp_path / "r.boris", code=2)
     assert "--to boris needs --data" in done.stderr

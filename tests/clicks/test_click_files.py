@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from backtal import Click, ClickTrack, DataError, read_clicks, write_clicks
 from backtal.clicks.files import BACKGROUND_NAMES, FORMS, parse_marks
-from backtal.clicks.forms.form import Reading, video_of
+from backtal.clicks.forms.form import Reading
 
 RATES = {"lacp", "cvat", "label-studio"}
 WRITTEN = {name for name, form in FORMS.items() if form.write}
@@ -422,7 +422,23 @@ def test_names_of_videos():
         "https://x.org/a%20b.webm?token=1#t=3": "a b",
         "https://[x.org/v.mp4": "v",
     }.items():
-        assert video_of(address) == name
+        assert Reading().video(address) == name
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("/films/cam 1/x.mp4", "cam 1/x"),
+        ("file:///films/cam%201/x.mp4", "cam 1/x"),
+        (r"D:\films\cam 1\x.avi", "cam 1/x"),
+        ("https://a.org/cam%201/x.mp4?raw=1", "cam 1/x"),
+        ("cam 2/x.mp4", "x"),
+        ("u.mp4", "u"),
+        ("deep/cam 1/cafe\u0301.mp4", "cam 1/caf\u00e9"),
+    ],
+)
+def test_a_known_name_may_have_folders_in_it(address, name):
+    assert Reading(names=["x", "cam 1/x", "cam 1/caf\u00e9"]).video(address) == name
 
 
 def changed(content, path, value):

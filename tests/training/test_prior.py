@@ -20,7 +20,14 @@ MODEL = recipe("detector").model
 
 
 def training_set(
-    root: Path, share: float, distance: float, *, videos: int = 20, clicks: int = 6, wrong: float = 0.0, located: int = 0
+    root: Path,
+    share: float,
+    distance: float,
+    *,
+    videos: int = 20,
+    clicks: int = 6,
+    wrong: float = 0.0,
+    located: int = 0,
 ) -> TrainingSet:
     """Videos of which a share is action, whose mean lies so far from that of background, and random clicks."""
     rng, database, tracks = np.random.default_rng(0), {}, {}

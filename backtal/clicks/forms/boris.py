@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from backtal.clicks.forms.form import Form, Mark, Reading, expect, video_of
+from backtal.clicks.forms.form import Form, Mark, Reading, expect
 from backtal.clicks.forms.sheet import SEPARATORS, by_column, decimal, first_row, rows
 from backtal.errors import DataError
 from backtal.files import parse_json
@@ -138,7 +138,7 @@ def _marks(
         )
     ends = list(accumulate(media.lengths))
     starts = [0.0, *ends[: len(media.files) - 1]]
-    videos = [video_of(file) for file in media.files]
+    videos = [reading.video(file) for file in media.files]
     reading.durations |= dict(zip(videos, media.lengths, strict=False))
     for event in events:
         start, end = (round(time - media.offset, 6) for time in (event.start, event.end))

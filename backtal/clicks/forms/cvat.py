@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from backtal.clicks.clicks import BACKGROUND, ClickTrack
-from backtal.clicks.forms.form import Form, Mark, Rates, Reading, number, parse_xml, rate_of, video_of
+from backtal.clicks.forms.form import Form, Mark, Rates, Reading, number, parse_xml, rate_of
 from backtal.errors import DataError
 from backtal.files import note
 
@@ -16,7 +16,7 @@ from backtal.files import note
 def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
     root = parse_xml(text, where)
     tasks = [(task.findtext("id", ""), task) for task in root.iter("task")]
-    videos = {number_: _name(task) for number_, task in tasks}
+    videos = {number_: _name(task, reading) for number_, task in tasks}
     if len(videos) < len(tasks):
         raise DataError(f"{where}: two tasks have the same id")
     steps = {videos[number_]: _step(task) for number_, task in tasks}
@@ -58,8 +58,8 @@ def _step(task: Element) -> int:
     return max(int(told[1]), 1) if told else 1
 
 
-def _name(task: Element) -> str:
-    return video_of(task.findtext("source") or task.findtext("name") or "")
+def _name(task: Element, reading: Reading) -> str:
+    return reading.video(task.findtext("source") or task.findtext("name") or "")
 
 
 def _video(item: Element, videos: dict[str, str], place: str, default: str) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
-from backtal.clicks.forms.form import Form, Mark, Reading, number, parse_xml, video_of
+from backtal.clicks.forms.form import Form, Mark, Reading, number, parse_xml
 from backtal.errors import DataError
 from backtal.files import note
 
@@ -20,7 +20,7 @@ def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
     root = parse_xml(text, where)
     if root.tag != "ANNOTATION_DOCUMENT":
         raise DataError(f"{where}: expected an ANNOTATION_DOCUMENT, found {root.tag}")
-    video = _video(root, where)
+    video = _video(root, where, reading)
     slots: dict[str | None, str | None] = {}
     for slot in root.iter("TIME_SLOT"):
         if slot.get("TIME_SLOT_ID") in slots:
@@ -54,7 +54,7 @@ def _seconds(annotation: Element, key: str, slots: dict[str | None, str | None],
     return None if value is None else number(value, place, f"the time slot {slot}") / 1000
 
 
-def _video(root: Element, where: str) -> _Video:
+def _video(root: Element, where: str, reading: Reading) -> _Video:
     """The first video that is linked, else the first media file; without any, the video is called as the document."""
     header = root.find("HEADER")
     units = header.get("TIME_UNITS", "milliseconds") if header is not None else "milliseconds"
@@ -62,7 +62,7 @@ def _video(root: Element, where: str) -> _Video:
         raise DataError(f"{where}: TIME_UNITS is {units!r}; only milliseconds, which ELAN writes, are read")
     media = list(root.iter("MEDIA_DESCRIPTOR"))
     videos = [one for one in media if one.get("MIME_TYPE", "").startswith("video")] or media
-    names = [_name(one) for one in videos]
+    names = [_name(one, reading) for one in videos]
     if not videos or not names[0]:
         note(f"{where}: no media file is linked: the video is taken to be called {Path(where).stem}")
         return _Video(Path(where).stem, 0.0)
@@ -77,12 +77,12 @@ def _video(root: Element, where: str) -> _Video:
         raise DataError(f"{where}: TIME_ORIGIN must be milliseconds, found {origin!r}") from None
 
 
-def _name(media: Element) -> str:
+def _name(media: Element, reading: Reading) -> str:
     """The name of a linked video. ELAN escapes no character of a path, but other programs do."""
     address = media.get("MEDIA_URL") or media.get("RELATIVE_MEDIA_URL") or ""
     if address.startswith(("http://", "https://")):
-        return video_of(address)
-    return video_of(unquote(address.rpartition("/")[2]))
+        return reading.video(address)
+    return reading.video(unquote(address.removeprefix("file://")))
 
 
 DOCUMENT = Form(lambda text: text.lstrip().startswith("<") and "<ANNOTATION_DOCUMENT" in text, _read, None)

@@ -4,7 +4,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -12,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 from backtal.clicks.clicks import ClickTrack
 from backtal.errors import DataError
-from backtal.files import VIDEO_SUFFIXES, note
+from backtal.files import VIDEO_SUFFIXES, composed, note
 
 Rates = Mapping[str, float] | float | None
 
@@ -38,9 +37,14 @@ class Reading:
         given: the one frame rate that was given for all videos; None where each has its own, or nothing is known.
         durations: seconds of each video, where the file says so.
         left: what is left out, and how often.
+
+    Args:
+        rates: frames per second, by video or the same for all.
+        names: the videos that are known, to recognise those whose name has a folder in it.
     """
 
-    def __init__(self, rates: Rates = None) -> None:
+    def __init__(self, rates: Rates = None, names: Iterable[str] = ()) -> None:
+        self._names = {composed(name): name for name in names}
         self._rates, self._used = rates, dict[str, float]()
         self.given = None if isinstance(rates, Mapping) else rates
         self.durations: dict[str, float] = {}
@@ -54,6 +58,17 @@ class Reading:
         """
         self._used[video] = rate_of(self._rates, video, where)
         return self._used[video]
+
+    def video(self, address: str) -> str:
+        r"""The name of a video, from its path or URL: the longest known one that it ends with, else its last part.
+
+        Example:
+            >>> Reading(names=["kitchen/day1"]).video("file:///films/kitchen/day1.mp4"), Reading().video("a/day1.mp4")
+            ('kitchen/day1', 'day1')
+        """
+        parts = _path_of(address).split("/")
+        ends = (composed("/".join(parts[first:])) for first in range(len(parts)))
+        return next((self._names[end] for end in ends if end in self._names), parts[-1])
 
     def say(self, where: str) -> None:
         """Note what was left out, and which rates were used for what the file does not say."""
@@ -115,15 +130,15 @@ def rate_of(rates: Rates, video: str, where: str) -> float:
     return float(rate)
 
 
-def video_of(address: str) -> str:
-    r"""The name of a video, from its path or URL.
+def _path_of(address: str) -> str:
+    r"""The path of a path or URL, with slashes and without the suffix of a video.
 
     Example:
-        >>> video_of("https://example.org/day%201.mp4?raw=1"), video_of("videos/day.1"), video_of("D:\\day1.avi")
-        ('day 1', 'day.1', 'day1')
+        >>> _path_of("https://example.org/day%201.mp4?raw=1"), _path_of("videos/day.1"), _path_of("D:\\day1.avi")
+        ('https://example.org/day 1', 'videos/day.1', 'D:/day1')
     """
     path = unquote(re.split(r"[?#]", address)[0]) if "://" in address else address
-    return without_suffix(PurePosixPath(path.replace("\\", "/")).name)
+    return without_suffix(path.replace("\\", "/").rstrip("/"))
 
 
 def without_suffix(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backtal.clicks.clicks import ClickTrack
-from backtal.clicks.forms.form import Form, Mark, Rates, Reading, expect, number, rate_of, video_of
+from backtal.clicks.forms.form import Form, Mark, Rates, Reading, expect, number, rate_of
 from backtal.errors import DataError
 from backtal.files import VIDEO_SUFFIXES, note, parse_json
 from backtal.segments.predictions import timeline_region
@@ -28,7 +28,7 @@ def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
             if not spans:
                 reading.left["result(s) without a time"] += 1
                 continue
-            video, labels, frame = _video(data, place), _labels(value, region_place), 0.0
+            video, labels, frame = _video(data, place, reading), _labels(value, region_place), 0.0
             if counted:
                 rate = _rate(value, data, video, region_place)
                 if rate is None and reading.given is None:
@@ -46,17 +46,18 @@ def _read(text: str, where: str, reading: Reading) -> Iterator[Mark]:
         )
 
 
-def _video(data: Mapping[str, Any], place: str) -> str:
+def _video(data: Mapping[str, Any], place: str, reading: Reading) -> str:
     """The name of the video of a task."""
     addresses = [v for v in data.values() if isinstance(v, str) and any(v.lower().endswith(s) for s in VIDEO_SUFFIXES)]
     address = data.get("video") or next(iter(addresses), None)
-    return expect(str, data.get("video_id") or (address and _uploaded(address)), place, "'video'")
+    return expect(str, data.get("video_id") or (address and _uploaded(address, reading)), place, "'video'")
 
 
-def _uploaded(address: Any) -> str:
+def _uploaded(address: Any, reading: Reading) -> str:
     """The name that a file had before Label Studio stored it."""
     path = str(address).rpartition("?d=")[2]
-    return re.sub(r"^[0-9a-f]{8}-", "", video_of(path)) if "/upload/" in path else video_of(path)
+    name = reading.video(path)
+    return re.sub(r"^[0-9a-f]{8}-", "", name) if "/upload/" in path else name
 
 
 def _regions(task: Mapping[str, Any], place: str, left: Counter[str]) -> Iterator[tuple[int, str, Mapping[str, Any]]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backtal.clicks.clicks import BACKGROUND, Click, ClickTrack
-from backtal.clicks.forms.form import Form, Mark, Rates, Reading, expect, number, video_of
+from backtal.clicks.forms.form import Form, Mark, Rates, Reading, expect, number
 from backtal.clicks.forms.sheet import rows, table
 from backtal.errors import DataError
 from backtal.files import parse_json
@@ -27,7 +27,7 @@ def _read_project(text: str, where: str, reading: Reading) -> Iterator[Mark]:
         if not times:
             reading.left[_NO_TIME] += 1
             continue
-        video = _file_of(parts, str(entry.get("vid")), place)
+        video = _file_of(parts, str(entry.get("vid")), place, reading)
         for label in _labels(expect(dict, entry.get("av"), place, "'av'"), parts["attribute"], place, reading.left):
             yield _mark(video, times, label, place)
 
@@ -37,14 +37,14 @@ def _mark(video: str, times: Sequence[Any], label: str, place: str) -> Mark:
     return Mark(video, start, end, label)
 
 
-def _file_of(parts: Mapping[str, Any], view: str, place: str) -> str:
+def _file_of(parts: Mapping[str, Any], view: str, place: str, reading: Reading) -> str:
     """The video of a view; where it shows several files side by side, the first."""
     shown = expect(dict, parts["view"].get(view), place, f"its view {view!r}")
     files = expect(list, shown.get("fid_list"), place, f"'fid_list' of view {view!r}")
     if not files:
         raise DataError(f"{place}: view {view!r} shows no file")
     file = expect(dict, parts["file"].get(str(files[0])), place, f"file {files[0]!r}")
-    return video_of(expect(str, file.get("fname") or file.get("src"), place, f"'fname' of file {files[0]!r}"))
+    return reading.video(expect(str, file.get("fname") or file.get("src"), place, f"'fname' of file {files[0]!r}"))
 
 
 def _labels(values: Mapping[str, Any], attributes: Mapping[str, Any], place: str, left: Counter[str]) -> list[str]:
@@ -83,10 +83,10 @@ def _read_table(text: str, where: str, reading: Reading) -> Iterator[Mark]:
             for _, fields in rows(line, place):
                 if len(fields) > len(columns):
                     raise DataError(f"{place}: {len(fields)} fields, but CSV_HEADER has {len(columns)}")
-                yield from _row(dict(zip(columns, fields, strict=False)), attributes, place, reading.left)
+                yield from _row(dict(zip(columns, fields, strict=False)), attributes, place, reading)
 
 
-def _row(row: Mapping[str, str], attributes: Mapping[str, Any], place: str, left: Counter[str]) -> Iterator[Mark]:
+def _row(row: Mapping[str, str], attributes: Mapping[str, Any], place: str, reading: Reading) -> Iterator[Mark]:
     if missing := {"file_list", "metadata"}.difference(row):
         raise DataError(f"{place}: no column {', '.join(sorted(missing))}")
     if "temporal_coordinates" in row:
@@ -96,13 +96,13 @@ def _row(row: Mapping[str, str], attributes: Mapping[str, Any], place: str, left
         times = [start, row.get("temporal_segment_end") or start]
     files = expect(list, parse_json(row["file_list"], place), place, "file_list")
     if not times:
-        left[_NO_TIME] += 1
+        reading.left[_NO_TIME] += 1
         return
     if not files:
         raise DataError(f"{place}: file_list is empty")
     values = expect(dict, parse_json(row["metadata"], place), place, "metadata")
-    video = video_of(expect(str, files[0], place, "file_list[0]"))
-    for label in _labels(values, attributes, place, left):
+    video = reading.video(expect(str, files[0], place, "file_list[0]"))
+    for label in _labels(values, attributes, place, reading.left):
         yield _mark(video, times, label, place)
 
 
