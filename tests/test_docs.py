@@ -112,9 +112,9 @@ def prepared(tmp_path_factory):
     shutil.copytree(base / "data" / "features", base / "features")
     (base / "features" / "video_024.npz").rename(base / "features" / "video_7.npz")
     short = " ".join(f"--set {setting}" for setting in SHORT)
-    for run, extra in (("mine", []), ("labels", ["--video-labels-only"])):
+    for run, extra in (("mine", []), ("labels", ["--video-labels-only"]), ("compact", ["--recipe", "compact"])):
         command(f"backtal train {base}/data --out {base}/runs/{run} {short} {' '.join(extra)}")
-    command(f"backtal localize {base}/data --model {base}/runs/mine --out {base}/found.json")
+    command(f"backtal localize {base}/data --model {base}/runs/compact --out {base}/found.json")
     shutil.copy(base / "found.json", base / "predictions.json")
     (base / "data" / "thumos" / "annotations").mkdir(parents=True)
     (base / "data" / "thumos" / "i3d").mkdir()
