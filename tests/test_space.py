@@ -66,7 +66,7 @@ def test_the_example_is_shown_and_comes_down(browser, address, tmp_path):
             page.get_by_role("button", name=name).click()
         files[name] = tmp_path / name
         started.value.save_as(files[name])
-    rows = list(csv.DictReader(files["CSV"].open(encoding="utf-8")))
+    rows = list(csv.DictReader(files["CSV"].read_text(encoding="utf-8").splitlines()))
     assert [row["label"] for row in rows] == ["CIRCLE", "V", "WAVE", "GRAB"]
     assert [round(float(row["start"])) for row in rows] == [4, 12, 20, 31]
     (found,) = json.loads(files["JSON"].read_text())["results"].values()
@@ -78,7 +78,7 @@ def test_the_example_is_shown_and_comes_down(browser, address, tmp_path):
 def test_what_cannot_be_read_is_said(browser, address, tmp_path):
     page = opened(browser, address)
     (tmp_path / "mine.npz").write_bytes(b"no features")
-    page.get_by_label("Remove").first.click()
+    page.get_by_label("Clear").first.click()
     page.locator("input[type=file]").set_input_files(tmp_path / "mine.npz")
     page.get_by_text("mine.npz").wait_for()
     page.get_by_role("button", name="Find the actions").click()

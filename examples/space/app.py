@@ -50,8 +50,8 @@ def find(file: str | None, checkpoint: str, extractor: str, least: float) -> tup
         model = load(checkpoint.strip())
         features = features_of(file, extractor, model)
         found = model.localize(features)
-        shown = {"segments": found}
-        figure = timeline_of_features(features, {"segments": model}, found=shown, least_score=least, title="")
+        shown = {checkpoint: found}
+        figure = timeline_of_features(features, {checkpoint: model}, found=shown, least_score=least, title="")
     except (BackTALError, ImportError) as failure:
         raise gr.Error(str(failure).replace(str(Path(file).parent), "")) from None
     kept = sorted(found.above(least), key=lambda segment: segment.start)
