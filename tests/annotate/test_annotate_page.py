@@ -19,6 +19,7 @@ from backtal.data.datasets import DatasetFolder
 
 pytest.importorskip("starlette")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.long
 
 EXTRACTOR = """
 import torch
