@@ -141,6 +141,9 @@ def _segment(entry: Any, where: str) -> Segment:
         raise DataError(f"{where}: needs 'label', 'segment': [start, end] and 'score' ({failure!r})") from None
 
 
+_BLOCK = 1024  # intervals of which every pair is compared at once
+
+
 def temporal_iou(a: np.ndarray, b: np.ndarray, length_offset: float = 0.0) -> np.ndarray:
     """Temporal intersection over union of every pair of intervals.
 
@@ -224,18 +227,21 @@ def soft_nms(
     )
     kept: list[int] = []
     for group in _touching(intervals):
-        near, found = intervals[group], scores[group]
-        left = found > min_score
-        while left.any():
-            best = int(np.where(left, found, -np.inf).argmax())
+        near, left = intervals[group], np.where(scores[group] > min_score, scores[group], -np.inf)
+        decays = _decays(near, near, sigma) if len(near) <= _BLOCK else None
+        while left[best := int(left.argmax())] > -np.inf:
             kept.append(int(group[best]))
-            left[best] = False
-            decay = np.exp(-(temporal_iou(near[best], near)[0] ** 2) / sigma)
-            found = np.where(left, found * decay, found)
-            left &= found > min_score
-        scores[group] = found
+            scores[group[best]], left[best] = left[best], -np.inf
+            decay = _decays(near[best], near, sigma)[0] if decays is None else decays[best]
+            np.multiply(left, decay, out=left, where=left > -np.inf)
+            left[left <= min_score] = -np.inf
     order = np.array(sorted(kept, key=lambda index: (-scores[index], index)), dtype=np.int64)
     return order, scores[order]
+
+
+def _decays(intervals: np.ndarray, others: np.ndarray, sigma: float) -> np.ndarray:
+    """``[n, m]``: what each of the intervals leaves of the score of others."""
+    return np.exp(-(temporal_iou(intervals, others) ** 2) / sigma)
 
 
 def suppress(
