@@ -1,9 +1,10 @@
 """Speed and memory on a CUDA device, every figure beside the obvious alternative in the same run.
 
     python benchmarks/gpu.py [--json] [--only convolution training fit tiles] [--dry-run]
+    python benchmarks/gpu.py --compile [--json]    what compilers say of the kernels; needs no GPU
 
 Forms run in one process, in turn, on several sets of random inputs, timed with CUDA events; the medians are compared.
-``tiles`` times each kernel with other tiles than `backtal.ops.triton.choose_tile` chooses. Without a GPU, `--dry-run`
+``tiles`` times each kernel with other tiles than `backtal.ops.forms.choose_tile` chooses. Without a GPU, `--dry-run`
 runs all of it on tiny shapes, to see that it runs.
 """
 
@@ -220,17 +221,25 @@ def tiles():
         for height, width, warps in shapes
         for depth, stages in ((64, 3), (64, 4), (128, 2))
     ]
-    choose, rows = kernels.choose_tile, []
+    choose, rows = kernels._tile, []
     for name, form in forms.items():
         for tile in [None, *([kernels.Tile(16, 32, 16, 1, 1)] if DRY else candidates)]:
-            kernels.choose_tile = choose if tile is None else lambda *args, tile=tile, **kwargs: tile
+            kernels._tile = choose if tile is None else lambda *args, tile=tile, **kwargs: tile
             try:
                 value = alternate({"": form}, 2 if DRY else 10)[""]
             except Exception as failure:
                 value = type(failure).__name__
             rows.append({"kernel": name, "tile": "chosen" if tile is None else str(tuple(tile)), "ms": value})
-    kernels.choose_tile = choose
+    kernels._tile = choose
     return rows
+
+
+def as_markdown(rows):
+    lines = [f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
+    for row in rows:
+        cells = [row.get(column, "") for column in rows[0]]
+        lines.append(f"| {' | '.join(f'{v:.3g}' if isinstance(v, float) else str(v) for v in cells)} |")
+    return "\n".join(lines)
 
 
 TABLES = {"convolution": convolution, "training": training, "fit": whole_fit, "tiles": tiles}
@@ -241,7 +250,14 @@ def main():
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=["convolution", "training", "fit"])
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU; the figures mean nothing")
+    parser.add_argument("--compile", action="store_true", help="compile every kernel for every generation, run none")
     arguments = parser.parse_args()
+    if arguments.compile:
+        from compiled import table
+
+        rows = table()
+        print(json.dumps(rows, indent=1) if arguments.json else as_markdown(rows))
+        return
     if not arguments.dry_run and not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py: no CUDA device here; --dry-run runs it on tiny shapes on the CPU")
     name = "dry run" if arguments.dry_run else torch.cuda.get_device_name()
@@ -252,10 +268,7 @@ def main():
         print(f"measuring {table}", file=sys.stderr)
         results[table] = rows = TABLES[table]()
         if not arguments.json:
-            print(f"\n### {table}\n\n| {' | '.join(rows[0])} |\n{'|---' * len(rows[0])}|")
-            for row in rows:
-                cells = [row.get(column, "") for column in rows[0]]
-                print(f"| {' | '.join(f'{v:.3g}' if isinstance(v, float) else str(v) for v in cells)} |")
+            print(f"\n### {table}\n\n{as_markdown(rows)}")
     if arguments.json:
         print(json.dumps(results, indent=1))
 

@@ -50,12 +50,14 @@ def recipes(name: str | None, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.argument("model", metavar="MODEL_OR_RECIPE", required=False)
 @click.option("--environment", "of_environment", is_flag=True, help="Versions, device and backends instead.")
+@click.option("--device", "of_device", is_flag=True, help="The form of the convolution here, and why, instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(model: str | None, of_environment: bool, as_json: bool) -> None:
+def info(model: str | None, of_environment: bool, of_device: bool, as_json: bool) -> None:
     """Say what a checkpoint is, how large it or a recipe is, or what backtal runs on.
 
     Labels, features, data and measured accuracy of a checkpoint; parameters and operations, counted, beside the paper's
-    Table 10. With --environment, what a report of a problem needs: versions, device, backends; no path, no name.
+    Table 10. With --environment, what a report of a problem needs: versions, device, backends; no path, no name. With
+    --device, which form of the affinity convolution this machine takes, and why.
 
     \b
     Examples:
@@ -63,14 +65,22 @@ def info(model: str | None, of_environment: bool, as_json: bool) -> None:
       backtal info shrec22
       backtal info thumos14-released --json
       backtal info --environment
+      backtal info --device
     """
+    import torch
+
     from backtal.environment import environment, environment_text
     from backtal.interop.info import measure
+    from backtal.ops import describe_form
 
-    if (model is None) != of_environment:
-        raise click.UsageError("name a checkpoint or a recipe, or ask for --environment")
-    if model is None:
+    if (model is not None) + of_environment + of_device != 1:
+        raise click.UsageError("name a checkpoint or a recipe, or ask for --environment or --device")
+    if of_environment:
         click.echo(json.dumps(environment(), indent=1) if as_json else environment_text())
+        return
+    if model is None:
+        said = describe_form(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        click.echo(json.dumps({"affinity convolution": said}) if as_json else f"affinity convolution: {said}")
         return
     found = measure(model)
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backtal.ops import operator, reference
+from backtal.ops.forms import FORMS, form_of
 
 Layout = Literal["per_tap", "channel_blocks"]
 Backend = Literal["reference", "blas", "triton"]
@@ -17,7 +19,13 @@ Backend = Literal["reference", "blas", "triton"]
 # Those that run on any device.
 BACKENDS = {"reference": reference.affinity_conv1d, "blas": operator.blas_form}
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_HAS_TRITON = find_spec("triton") is not None
+# The compute capability from which on GPUs have a form of the kernels.
+OLDEST = min(FORMS)
+_TRITON = find_spec("triton")
+# Before 3.4 it has no descriptors that are made on the host; looked up without loading it.
+_HAS_TRITON = (
+    _TRITON is not None and Path(str(_TRITON.origin)).with_name("tools").joinpath("tensor_descriptor.py").exists()
+)
 
 
 def local_affinity(embedding: Tensor, kernel_size: int, *, dilation: int = 1) -> Tensor:
@@ -82,7 +90,7 @@ def affinity_conv1d(
             checkpoints need: row ``c * K + i`` of the unfolded input is scaled by
             ``affinity[:, (c * K + i) // D, t]``.
         backend: ``"reference"`` (the literal unfold form), ``"blas"`` (no unfolded buffer), ``"triton"`` (fused
-            kernels for CUDA), or None: Triton on Hopper and newer, else BLAS. ``torch.func`` and second derivatives
+            kernels for CUDA), or None: Triton on Ampere and newer, else BLAS. ``torch.func`` and second derivatives
             need ``"reference"``.
 
     Returns:
@@ -165,7 +173,7 @@ def _form(backend: str | None, x: Tensor) -> Callable[[Tensor, Tensor, Tensor, i
 def why_not_triton(x: Tensor) -> str | None:
     """Why backend ``"triton"`` cannot take x, as the end of a sentence; None if it can."""
     if not _HAS_TRITON:
-        return "needs the package triton, which is not installed"
+        return "needs the package triton, 3.4 or newer, which is not installed"
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"needs CUDA tensors (or TRITON_INTERPRET=1); x is on {x.device}"
     if x.dtype not in TRITON_DTYPES:
@@ -174,12 +182,36 @@ def why_not_triton(x: Tensor) -> str | None:
 
 
 def _suits_triton(x: Tensor) -> bool:
-    """Whether x is what the kernels are made for: on NVIDIA's Hopper or newer, of a type its tensor cores multiply."""
+    """Whether x is what the kernels are made for: on NVIDIA's Ampere or newer, of a type its tensor cores multiply."""
     if not x.is_cuda or torch.version.hip is not None or why_not_triton(x):
         return False
-    hopper = torch.cuda.get_device_properties(x.device).major >= 9
+    card = torch.cuda.get_device_properties(x.device)
     # What convolutions may do cannot be read in a compiled graph; the kernels read it again.
-    return hopper and (x.dtype != torch.float32 or torch.compiler.is_compiling() or tf32_allowed())
+    return (card.major, card.minor) >= OLDEST and (
+        x.dtype != torch.float32 or torch.compiler.is_compiling() or tf32_allowed()
+    )
+
+
+def describe_form(device: torch.device) -> str:
+    """Which form of the convolution tensors on a device take, and why, in a sentence.
+
+    Example:
+        >>> describe_form(torch.device("cpu"))
+        'blas: the kernels are for NVIDIA GPUs of compute capability 8.0 and newer, this is the CPU'
+    """
+    needed = f"the kernels are for NVIDIA GPUs of compute capability {'.'.join(map(str, OLDEST))} and newer"
+    if device.type != "cuda" or torch.version.hip is not None:
+        return f"blas: {needed}, this is {'the CPU' if device.type == 'cpu' else device.type}"
+    card = torch.cuda.get_device_properties(device)
+    has = f"{card.name} has {card.major}.{card.minor}"
+    form = form_of((card.major, card.minor))
+    if form is None:
+        return f"blas: {needed}, {has}"
+    if not _HAS_TRITON:
+        return f"blas: {has}, but the package triton, 3.4 or newer, is not installed"
+    copies = {"bulk": "bulk copies by tensor descriptors", "plain": "asynchronous copies by pointers"}[form.copies]
+    exact = "" if tf32_allowed() else "; blas for float32, which convolutions may not round to TF32 here"
+    return f"triton, as for {form.name}: {has}; {copies}, {form.instruction}{exact}"
 
 
 def tf32_allowed() -> bool:

@@ -1,17 +1,17 @@
-"""The affinity convolution in Triton: one kernel forward, two backward, none of which unfolds anything.
+"""The affinity convolution in Triton: one kernel forward, three backward, none of which unfolds anything.
 
-All three are tiled matrix products over time-major features (``[B, T, D]`` in memory), where a tap only moves a tile
-along time. Tiles are read through tensor descriptors (Hopper's copy engine), which give 0 beyond a video's ends. The
-affinity is one number per frame and tap: forward, it scales the accumulator between two taps, so that the tensor cores
-run undisturbed; in the gradient of x each tap's product is needed by itself, for the gradient of the affinity; in the
-gradient of the weight it lies on the summed axis and scales an operand.
+All but one are tiled matrix products over time-major features (``[B, T, D]`` in memory), where a tap only moves a tile
+along time. From Hopper on tiles are read through tensor descriptors (the copy engine), before through pointers; both
+give 0 beyond a video's ends. The affinity is one number per frame and tap: forward, it scales the accumulator between
+two taps, so that the tensor cores run undisturbed; in the gradient of x each tap's product is needed by itself, for the
+gradient of the affinity; in the gradient of the weight it lies on the summed axis, and scales the gradient before.
 
 No atomics and no autotuning: the same inputs give the same bits.
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -20,22 +20,22 @@ from torch import Tensor
 from triton import knobs
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from backtal.ops import tf32_allowed
+from backtal.ops import forms, tf32_allowed
+from backtal.ops.forms import Form, Tile
 
 INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
 
 # An affinity below this counts as 0, so that the quotient of two affinities stays finite.
 _TINY = tl.constexpr(2.0**-60)
 
+# NVIDIA's assembler may use all registers that a thread can have: told nothing, it would rather spill some.
+COMPILED = {"enable_fp_fusion": True, "maxnreg": 255}
 
-class Tile(NamedTuple):
-    """What one program computes, ``height x width`` of the result, and how: `depth` terms of the sum at a time."""
+# Of the kernel that only scales.
+_SCALED = Tile(16, 128, 1, 4, 1)
 
-    height: int
-    width: int
-    depth: int
-    warps: int
-    stages: int
+# What kernels read: a descriptor, or (tensor, rows, columns, distance of sheets, of rows).
+Source = TensorDescriptor | tuple[Tensor, int, int, int, int]
 
 
 def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tensor:
@@ -45,15 +45,15 @@ def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tenso
     if 0 in (*x.shape, *affinity.shape, outputs):
         return x.new_zeros(streams, batch, outputs, length)
     out = x.new_empty(streams, batch, outputs, length)
-    tile = choose_tile(x, length, outputs, streams * batch)
+    tile = _tile(x, length, outputs, streams * batch)
     programs = streams * batch * triton.cdiv(length, tile.height) * triton.cdiv(outputs, tile.width)
     tensors = (
-        _tiles(_time_major(x), tile.height, tile.depth),
-        _tiles(weight.permute(2, 0, 1), tile.width, tile.depth),
+        _source(_time_major(x), tile.height, tile.depth),
+        _source(weight.permute(2, 0, 1), tile.width, tile.depth),
         affinity.float().contiguous(),
         out,
     )
-    _launch(_forward_kernel, programs, tile, *tensors, batch, channels, outputs, length, dilation, taps)
+    _launch(_forward_kernel, programs, tile, x, *tensors, batch, channels, outputs, length, dilation, taps)
     return out
 
 
@@ -88,20 +88,20 @@ def _input_gradients(
 ) -> None:
     streams, batch, taps, length = affinity.shape
     _, outputs, channels = weight.shape
-    tile = choose_tile(x, length, channels, batch, accumulators=2)
+    tile = _tile(x, length, channels, batch, accumulators=2)
     blocks = triton.cdiv(channels, tile.width)
     # Each block of channels adds a part; a frame whose neighbour lies outside the sequence gets none.
     parts = affinity if grad_affinity is None else affinity.new_zeros(blocks, *affinity.shape)
     into = x.transpose(1, 2) if grad_x is None else grad_x
     tensors = (
-        _tiles(grad, tile.height, tile.depth),
-        _tiles(weight, tile.depth, tile.width),
-        _tiles(x, tile.height, tile.width),
+        _source(grad, tile.height, tile.depth),
+        _source(weight, tile.depth, tile.width),
+        _source(x, tile.height, tile.width),
         *(affinity, into, parts),
     )
     sizes = (streams, batch, channels, outputs, length, dilation, *into.stride(), taps)
     programs = batch * triton.cdiv(length, tile.height) * blocks
-    _launch(_input_kernel, programs, tile, *tensors, *sizes, grad_x is not None, grad_affinity is not None)
+    _launch(_input_kernel, programs, tile, x, *tensors, *sizes, grad_x is not None, grad_affinity is not None)
     if grad_affinity is not None:
         grad_affinity.copy_(parts.sum(0))
 
@@ -109,50 +109,60 @@ def _input_gradients(
 def _weight_gradient(grad: Tensor, x: Tensor, affinity: Tensor, dilation: int, grad_taps: Tensor) -> None:
     streams, batch, taps, length = affinity.shape
     _, outputs, channels = grad_taps.shape
-    group = 2 if streams % 2 == 0 else 1
-    tile = choose_tile(x, outputs, channels, taps, operands=group)
-    tiles = taps * triton.cdiv(outputs, tile.height) * triton.cdiv(channels, tile.width)
+    tile = _tile(x, outputs, channels, 1)
+    tiles = triton.cdiv(outputs, tile.height) * triton.cdiv(channels, tile.width)
     # Small matrices do not fill the device: several programs share the sum.
-    steps = streams // group * batch * triton.cdiv(length, tile.depth)
-    per_split = triton.cdiv(steps, max(1, _processors(x) // tiles))
+    steps = batch * triton.cdiv(length, tile.depth)
+    per_split = triton.cdiv(steps, max(1, _card(x)[1] // tiles))
     splits = triton.cdiv(steps, per_split)
-    parts = grad_taps[None] if splits == 1 else affinity.new_empty(splits, *grad_taps.shape)
-    tensors = (_tiles(grad, tile.depth, tile.height), _tiles(x, tile.depth, tile.width), affinity, parts)
-    sizes = (batch, channels, outputs, length, dilation, steps, per_split, taps, group)
-    _launch(_weight_kernel, splits * tiles, tile, *tensors, *sizes)
-    if splits > 1:
-        grad_taps.copy_(parts.sum(0))
+    parts = None if splits == 1 else affinity.new_empty(splits, outputs, channels)
+    scaled = _aligned(grad.new_empty(batch, length, outputs))
+    strides = *grad.stride()[:2], scaled.stride(1)
+    programs = batch * triton.cdiv(length, _SCALED.height) * triton.cdiv(outputs, _SCALED.width)
+    for tap in range(taps):
+        tensors = grad, affinity, scaled
+        _launch(_scale_kernel, programs, _SCALED, x, *tensors, streams, batch, outputs, length, *strides, tap, taps)
+        tensors = _source(scaled, tile.depth, tile.height), _source(x, tile.depth, tile.width)
+        into = grad_taps[tap] if parts is None else parts
+        sizes = batch, channels, outputs, length, (tap - taps // 2) * dilation, steps, per_split
+        _launch(_weight_kernel, splits * tiles, tile, x, *tensors, into, *sizes)
+        if parts is not None:
+            grad_taps[tap].copy_(parts.sum(0))
 
 
-def choose_tile(x: Tensor, rows: int, columns: int, count: int, *, operands: int = 1, accumulators: int = 1) -> Tile:
-    """The largest tile that the device holds and of which there is still one for every processor.
-
-    Args:
-        x: of the type and on the device that the tile is for.
-        rows: of a result.
-        columns: of a result.
-        count: how many results there are.
-        operands: how many tiles of rows make up a left operand.
-        accumulators: how many results a program holds at a time.
-    """
+def _tile(x: Tensor, rows: int, columns: int, count: int, accumulators: int = 1) -> Tile:
+    """For results from tensors like x; see `backtal.ops.forms.choose_tile`."""
     if INTERPRETED.value:
         return Tile(16, 16, 16, 1, 1)
-    depth, largest = 64, 128 * 256
-    if x.dtype == torch.float32:
-        depth, largest = (16, 64 * 64) if _precision(x) == "ieee" else (32, 128 * 256)
-    # Some shared memory is left for the epilogue.
-    shared = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin - (34 << 10)
+    return forms.choose_tile(
+        *(*_card(x), rows, columns, count),
+        itemsize=x.element_size(),
+        accumulators=accumulators,
+        exact=x.dtype == torch.float32 and _precision(x) == "ieee",
+    )
 
-    def stages(height: int, width: int) -> int:
-        return min(4, shared // ((operands * height + width) * depth * x.element_size()))
 
-    def fits(height: int, width: int) -> bool:
-        enough = count * triton.cdiv(rows, height) * triton.cdiv(columns, width) >= _processors(x)
-        return enough and stages(height, width) >= 2 and accumulators * height * width <= largest
+def _card(x: Tensor) -> tuple[Form, int]:
+    """The form for the card that x is on, and its processors; the interpreter is a small card with bulk copies."""
+    if not x.is_cuda:
+        return forms.FORMS[9, 0], 4
+    card = torch.cuda.get_device_properties(x.device)
+    form = forms.form_of((card.major, card.minor))
+    assert form is not None
+    return form, card.multi_processor_count
 
-    shapes = {(128, 256): 8, (128, 128): 8, (64, 128): 4, (64, 64): 4}
-    shape = next((shape for shape in shapes if fits(*shape)), (32, 32))
-    return Tile(*shape, depth, shapes.get(shape, 4), max(1, stages(*shape)))
+
+def _source(tensor: Tensor, height: int, width: int) -> Source:
+    """``[sheets, rows, columns]``, of which a kernel reads tiles of one sheet."""
+    if _card(tensor)[0].copies == "bulk":
+        return TensorDescriptor.from_tensor(_aligned(tensor), [1, height, width])
+    # Where the compiler sees that 16 elements lie or are missing together, it copies them in one piece.
+    sheets, rows, columns = tensor.shape
+    if columns % 16 or tensor.stride(2) != 1 or tensor.stride(1) % 16 or tensor.data_ptr() % 16:
+        padded = tensor.new_zeros(sheets, rows, triton.cdiv(columns, 16) * 16)
+        padded[..., :columns] = tensor
+        tensor = padded
+    return tensor, rows, tensor.shape[2], tensor.stride(0), tensor.stride(1)
 
 
 def _time_major(x: Tensor) -> Tensor:
@@ -168,27 +178,18 @@ def _aligned(rows: Tensor) -> Tensor:
     return rows.new_empty(*shape, triton.cdiv(width, step) * step)[..., :width].copy_(rows)
 
 
-def _tiles(tensor: Tensor, height: int, width: int) -> TensorDescriptor:
-    return TensorDescriptor.from_tensor(_aligned(tensor), [1, height, width])
-
-
 def _precision(x: Tensor) -> str:
     """How float32 is multiplied: as in any other convolution."""
     return "tf32" if x.dtype == torch.float32 and tf32_allowed() else "ieee"
 
 
-def _processors(x: Tensor) -> int:
-    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 4
-
-
-def _launch(kernel: Any, programs: int, tile: Tile, first: TensorDescriptor, *arguments: Any) -> None:
-    x = first.base
+def _launch(kernel: Any, programs: int, tile: Tile, x: Tensor, *arguments: Any) -> None:
     with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
         kernel[(programs,)](
-            *(first, *arguments, _precision(x), tile.height, tile.width, tile.depth),
+            *(*arguments, _precision(x), tile.height, tile.width, tile.depth),
             num_warps=tile.warps,
             num_stages=tile.stages,
-            enable_fp_fusion=True,
+            **COMPILED,
         )
 
 
@@ -197,6 +198,20 @@ def _position(columns, width: tl.constexpr, rows, height: tl.constexpr):
     """This program's first column and row, and which of the results it works on; columns vary fastest."""
     program, across, down = tl.program_id(0), tl.cdiv(columns, width), tl.cdiv(rows, height)
     return program % across * width, program // across % down * height, program // across // down
+
+
+@triton.jit
+def _read(source, sheet, row, column, height: tl.constexpr, width: tl.constexpr):
+    """``[height, width]`` of one sheet of a source (see `_source`), 0 beyond its ends."""
+    if isinstance(source, tl.tensor_descriptor):
+        tile = source.load([sheet, row, column]).reshape(height, width)
+    else:
+        pointer, rows, columns, to_sheet, to_row = source
+        r, c = tl.arange(0, height), tl.arange(0, width)
+        pointer += tl.cast(sheet, tl.int64) * to_sheet + tl.cast(row, tl.int64) * to_row + column
+        inside = ((row + r >= 0) & (row + r < rows))[:, None] & (column + c < columns)[None, :]
+        tile = tl.load(pointer + (r[:, None] * to_row + c[None, :]), mask=inside, other=0.0)
+    return tile
 
 
 @triton.jit
@@ -216,8 +231,8 @@ def _forward_kernel(
     """Frames x outputs of one video, summed over taps and channels.
 
     With ``P_i`` the product of tap i, ``a_0 P_0 + a_1 P_1 + a_2 P_2 = a_2 (a_1 / a_2 (a_0 / a_1 P_0 + P_1) + P_2)``:
-    the tensor cores add to one accumulator, kept in units of the current tap's affinity. One loop over taps and
-    channels keeps the copies of the next tiles going while a tap ends.
+    the tensor cores add to one accumulator, kept in units of the current tap's affinity. It is scaled between two inner
+    loops: inside one, NVIDIA's assembler would make every product wait for the one before (its warning C7514).
     """
     first_o, first_t, index = _position(outputs, width, length, height)
     rows, columns, video = tl.arange(0, height), tl.arange(0, width), index % batch
@@ -225,20 +240,18 @@ def _forward_kernel(
     affinity += tl.cast(index, tl.int64) * taps * length
     total = tl.zeros([height, width], tl.float32)
     largest = tl.zeros([height], tl.float32)
-    blocks = tl.cdiv(channels, depth)
-    for step in range(taps * blocks):
-        tap, c = step // blocks, step % blocks * depth
-        frames = x.load([video, first_t + (tap - taps // 2) * dilation, c]).reshape(height, depth)
-        matrix = weight.load([tap, first_o, c]).reshape(width, depth)
-        total = _dot(frames, matrix.T, total, precision)
-        if c + depth >= channels:
-            entry = tap * length + t
-            scale = tl.load(affinity + entry, mask=t < length, other=0.0)
-            after = tl.load(affinity + entry + length, mask=(t < length) & (entry + length < taps * length), other=1.0)
-            largest = tl.maximum(largest, tl.abs(scale), propagate_nan=tl.PropagateNan.ALL)
-            scale = tl.where(tl.abs(scale) < _TINY, _TINY, scale)
-            after = tl.where(tl.abs(after) < _TINY, _TINY, after)
-            total *= (scale / after)[:, None]
+    for tap in range(taps):
+        for c in range(0, channels, depth):
+            frames = _read(x, video, first_t + (tap - taps // 2) * dilation, c, height, depth)
+            matrix = _read(weight, tap, first_o, c, width, depth)
+            total = _dot(frames, matrix.T, total, precision)
+        entry = tap * length + t
+        scale = tl.load(affinity + entry, mask=t < length, other=0.0)
+        after = tl.load(affinity + entry + length, mask=(t < length) & (tap + 1 < taps), other=1.0)
+        largest = tl.maximum(largest, tl.abs(scale), propagate_nan=tl.PropagateNan.ALL)
+        scale = tl.where(tl.abs(scale) < _TINY, _TINY, scale)
+        after = tl.where(tl.abs(after) < _TINY, _TINY, after)
+        total *= (scale / after)[:, None]
     total = tl.where((largest < _TINY)[:, None], 0.0, total)
     out += (tl.cast(index, tl.int64) * outputs + first_o) * length + first_t
     tl.store(
@@ -259,24 +272,21 @@ def _input_kernel(
     u, d = first_u + tl.arange(0, height), first_d + tl.arange(0, width)
     parts += tl.cast(first_d // width * streams, tl.int64) * batch * taps * length
     total = tl.zeros([height, width], tl.float32)
-    product = tl.zeros([height, width], tl.float32)
-    blocks = tl.cdiv(outputs, depth)
-    for step in range(streams * taps * blocks):
-        index, tap, o = step // blocks // taps * batch + video, step // blocks % taps, step % blocks * depth
+    for part in range(streams * taps):
+        index, tap = part // taps * batch + video, part % taps  # type: ignore[reportOperatorIssue]
         shift = (tap - taps // 2) * dilation
-        frames = grad.load([index, first_u - shift, o]).reshape(height, depth)
-        matrix = weight.load([tap, o, first_d]).reshape(depth, width)
-        product = _dot(frames, matrix, product, precision)
-        if o + depth >= outputs:
-            t = u - shift
-            inside = (u < length) & (t >= 0) & (t < length)
-            entry = (tl.cast(index, tl.int64) * taps + tap) * length + t
-            if needs_affinity:
-                here = x.load([video, first_u, first_d]).reshape(height, width)
-                tl.store(parts + entry, tl.sum(product * here, axis=1), mask=inside)
-            if needs_x:
-                total += product * tl.load(affinity + entry, mask=inside, other=0.0)[:, None]
-            product = tl.zeros([height, width], tl.float32)
+        product = tl.zeros([height, width], tl.float32)
+        for o in range(0, outputs, depth):
+            frames = _read(grad, index, first_u - shift, o, height, depth)
+            product = _dot(frames, _read(weight, tap, o, first_d, depth, width), product, precision)
+        t = u - shift
+        inside = (u < length) & (t >= 0) & (t < length)
+        entry = (tl.cast(index, tl.int64) * taps + tap) * length + t
+        if needs_affinity:
+            here = _read(x, video, first_u, first_d, height, width)
+            tl.store(parts + entry, tl.sum(product * here, axis=1), mask=inside)
+        if needs_x:
+            total += product * tl.load(affinity + entry, mask=inside, other=0.0)[:, None]
     if needs_x:
         tl.store(
             grad_x + tl.cast(video, tl.int64) * gx_video + tl.cast(d, tl.int64)[None, :] * gx_channel
@@ -286,32 +296,40 @@ def _input_kernel(
 
 
 @triton.jit
-def _weight_kernel(
-    grad, x, affinity, parts, batch, channels, outputs, length, dilation, steps, per_split,
-    taps: tl.constexpr, group: tl.constexpr,
+def _scale_kernel(
+    grad, affinity, scaled, streams, batch, outputs, length, from_sheet, from_row, to_row, tap,
+    taps: tl.constexpr,
     precision: tl.constexpr, height: tl.constexpr, width: tl.constexpr, depth: tl.constexpr,
 ):
-    """Outputs x channels of one tap, summed over a share of the streams, videos and time.
+    """Frames x outputs of one video: the gradients of all streams, each times its affinity of one tap, added up."""
+    first_o, first_t, video = _position(outputs, width, length, height)
+    t, o = first_t + tl.arange(0, height), first_o + tl.arange(0, width)
+    inside = (t < length)[:, None] & (o < outputs)[None, :]
+    total = tl.zeros([height, width], tl.float32)
+    for stream in range(streams):
+        index = tl.cast(stream * batch + video, tl.int64)
+        scale = tl.load(affinity + (index * taps + tap) * length + t, mask=t < length, other=0.0)
+        rows = grad + index * from_sheet + tl.cast(t, tl.int64)[:, None] * from_row
+        total += tl.load(rows + o[None, :], mask=inside, other=0.0) * scale[:, None]
+    rows = scaled + (tl.cast(video, tl.int64) * length + t[:, None]) * to_row
+    tl.store(rows + o[None, :], total.to(scaled.dtype.element_ty), mask=inside)
 
-    The streams of a group share a product: their gradients, scaled, are added before it.
-    """
-    first_d, first_o, index = _position(channels, width, outputs, height)
+
+@triton.jit(do_not_specialize=["shift", "steps", "per_split"])
+def _weight_kernel(
+    grad, x, parts, batch, channels, outputs, length, shift, steps, per_split,
+    precision: tl.constexpr, height: tl.constexpr, width: tl.constexpr, depth: tl.constexpr,
+):
+    """Outputs x channels of one tap, summed over a share of the videos and time; the gradient is scaled already."""
+    first_d, first_o, split = _position(channels, width, outputs, height)
     o, d = first_o + tl.arange(0, height), first_d + tl.arange(0, width)
-    tap, split = index % taps, index // taps
     blocks = tl.cdiv(length, depth)
     total = tl.zeros([height, width], tl.float32)
     for step in range(split * per_split, tl.minimum((split + 1) * per_split, steps)):
-        pair, video, first_t = step // blocks // batch, step // blocks % batch, step % blocks * depth
-        t = first_t + tl.arange(0, depth)
-        scaled = tl.zeros([depth, height], tl.float32)
-        for member in tl.static_range(group):  # type: ignore[reportGeneralTypeIssues]
-            row = (pair * group + member) * batch + video
-            entry = (tl.cast(row, tl.int64) * taps + tap) * length + t
-            scale = tl.load(affinity + entry, mask=t < length, other=0.0)
-            scaled += grad.load([row, first_t, first_o]).reshape(depth, height) * scale[:, None]
-        there = x.load([video, first_t + (tap - taps // 2) * dilation, first_d]).reshape(depth, width)
-        total = _dot(scaled.to(there.dtype).T, there, total, precision)
+        video, t = step // blocks, step % blocks * depth
+        here = _read(grad, video, t, first_o, depth, height)
+        total = _dot(here.T, _read(x, video, t + shift, first_d, depth, width), total, precision)
     tl.store(
-        parts + (tl.cast(index, tl.int64) * outputs + o[:, None]) * channels + d[None, :],
+        parts + (tl.cast(split, tl.int64) * outputs + o[:, None]) * channels + d[None, :],
         total.to(parts.dtype.element_ty), mask=(o < outputs)[:, None] & (d < channels)[None, :],
     )

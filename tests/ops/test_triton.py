@@ -18,7 +18,7 @@ elif os.environ.get("TRITON_INTERPRET") == "1":
 else:
     pytest.skip("needs a GPU or TRITON_INTERPRET=1; test_ops.py runs it", allow_module_level=True)
 
-from backtal.ops import operator, tf32_allowed
+from backtal.ops import forms, operator, tf32_allowed
 from backtal.ops import triton as kernels
 
 LAYOUTS = ["per_tap", "channel_blocks"]
@@ -106,6 +106,15 @@ def test_half_types(shape, dtype):
     assert_matches(inputs(shape, dtype), dilation=shape[5])
 
 
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has one way")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [*SHAPES[1:4], (2, 32, 16, 20, 3, 1, 2)], ids=str)
+def test_plain_copies(shape, dtype, monkeypatch):
+    """As on Ampere and Ada, through pointers."""
+    monkeypatch.setattr(kernels, "_card", lambda x: (forms.FORMS[8, 0], 4))
+    assert_matches(inputs(shape, dtype), dilation=shape[5])
+
+
 @pytest.mark.skipif(DEVICE == "cpu", reason="large tiles are for a GPU")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -177,25 +186,6 @@ def test_the_same_bits_every_time():
         assert torch.equal(one, other)
 
 
-def test_tiles_fit_the_device(monkeypatch):
-    """What is chosen for a Hopper GPU and for one with little shared memory."""
-    properties = type("Properties", (), {"shared_memory_per_block_optin": 227 << 10, "multi_processor_count": 132})
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(kernels, "_processors", lambda x: 132)
-    monkeypatch.setattr(kernels.INTERPRETED, "value", False)
-    half, full = torch.empty(0, dtype=torch.bfloat16), torch.empty(0)
-    assert kernels.choose_tile(half, 750, 2048, 16) == (128, 256, 64, 8, 4)
-    assert kernels.choose_tile(half, 750, 2048, 16, accumulators=2) == (128, 128, 64, 8, 4)
-    assert kernels.choose_tile(half, 2048, 2048, 3, operands=2) == (128, 256, 64, 8, 3)
-    assert kernels.choose_tile(half, 750, 2048, 1) == (64, 128, 64, 4, 4)
-    assert kernels.choose_tile(half, 30, 60, 1) == (32, 32, 64, 4, 4)
-    assert kernels.choose_tile(full, 750, 2048, 16) == (64, 64, 16, 4, 4)
-    allow_tf32(True)
-    assert kernels.choose_tile(full, 750, 2048, 16) == (128, 256, 32, 8, 4)
-    properties.shared_memory_per_block_optin = 99 << 10
-    assert kernels.choose_tile(half, 750, 2048, 16) == (128, 128, 64, 8, 2)
-
-
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_operator_is_registered_properly(monkeypatch):
     monkeypatch.undo()  # opcheck makes tensors of its own
@@ -218,14 +208,14 @@ def test_compiles_as_one_graph(layout, monkeypatch):
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="the choice for CUDA tensors")
-def test_chosen_on_hopper(monkeypatch):
+def test_chosen_on_ampere_and_newer(monkeypatch):
     tensors = inputs((2, 8, 4, 9, 3, 1, 1))
     calls = []
     monkeypatch.setattr(operator, "triton_form", lambda *args: calls.append(args) or args[0])
-    hopper = torch.cuda.get_device_capability() >= (9, 0)
+    ampere = torch.cuda.get_device_capability() >= (8, 0)
     for dtype, tf32, expected in (
-        (torch.bfloat16, False, hopper),
-        (torch.float32, True, hopper),
+        (torch.bfloat16, False, ampere),
+        (torch.float32, True, ampere),
         (torch.float32, False, False),
         (torch.float64, True, False),
     ):
