@@ -351,7 +351,7 @@ def stack_channels(arrays: Mapping[str, np.ndarray], path: str | Path) -> np.nda
             raise DataError(f"{path}: `{name}` is empty (shape {part.shape})")
     if len({part.shape[1] for part in parts}) > 1:
         raise DataError(f"{path}: `rgb` and `flow` have different lengths: {[part.shape[1] for part in parts]}")
-    features = np.concatenate(parts).astype(np.float32)
+    features = np.concatenate(parts, dtype=np.float32, casting="same_kind")
     check_finite(features, path)
     return features
 

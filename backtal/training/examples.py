@@ -2,8 +2,11 @@
 
 import copy
 import hashlib
+import math
 import statistics
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,6 +24,7 @@ from backtal.files import note, progress
 from backtal.nn.layers import feature_scale
 from backtal.segments.segments import Localization
 from backtal.settings.config import NetworkConfig
+from backtal.training.store import READERS, read_all
 from backtal.training.teaching import Taught
 
 
@@ -71,8 +75,8 @@ class Batch(NamedTuple):
 class TrainingSet(Dataset[Example]):
     """The training videos with what weak supervision gives: the set of labels of each, and clicks.
 
-    All features are read and checked at once, so that bad input shows before training; up to
-    `cache_bytes` of them stay in memory.
+    All features are read and checked at once, in parallel, so that bad input shows before training; up to
+    `cache_bytes` of them stay in memory, in float16 where that loses nothing.
 
     Args:
         folder: the dataset.
@@ -125,6 +129,8 @@ class TrainingSet(Dataset[Example]):
                 raise DataError(f"subset {subset!r} is trained on: name another one of videos without labels")
             self.videos = [*self.videos, *folder.annotations.subset(unlabelled)]
         self._cache: dict[int, VideoFeatures] = {}
+        self._told: dict[int, Example] = {}
+        self._placed: dict[torch.device, dict[int, Tensor]] = {}
         self._taught: list[Taught] | None = None
         self._read_all(cache_bytes)
 
@@ -133,30 +139,30 @@ class TrainingSet(Dataset[Example]):
         lengths, gaps, total, squares = list[int](), list[float](), torch.zeros(()), torch.zeros(())
         lows, highs = list[Tensor](), list[Tensor]()
         first, unusable, crowded, misfit = None, list[str](), list[str](), list[str]()
-        for index in progress(range(len(self)), desc="reading features", unit="video", leave=False):
+        found = read_all(lambda index: self.folder.features(self.videos[index]), len(self), self.model.temporal_length)
+        bar = progress(found, total=len(self), desc="reading features", unit="video", leave=False)
+        for index, read in enumerate(bar):
+            if isinstance(read, DataError):
+                unusable.append(str(read))
+                continue
+            video, axis = read.kept, read.axis
+            first = first or video
+            dim, spec = first.features.shape[0], self.model.feature_spec or first.spec
             try:
-                video = self.folder.features(self.videos[index])
-                first = first or video
-                dim, spec = first.features.shape[0], self.model.feature_spec or first.spec
-                check_fit(
-                    video.video_id, video.features.shape[0], video.spec, dim, spec, length=video.features.shape[1]
-                )
+                check_fit(video.video_id, video.features.shape[0], video.spec, dim, spec, length=axis.length)
             except DataError as failure:
                 unusable.append(str(failure))
                 continue
-            if video.axis.is_crowded:
+            if axis.is_crowded:
                 crowded.append(video.video_id)
-            if video.axis.misfit:
-                misfit.append(f"{video.video_id} ({video.axis.misfit})")
-            values = video.features.double()
-            lengths.append(values.shape[1])
-            step = video.axis.rescaled(self.model.temporal_length or video.axis.length).step
-            gaps += [gap / step for gap in self._gaps(index)]
-            lows.append(video.features.amin(1))
-            highs.append(video.features.amax(1))
-            total = total + values.sum(1)
-            squares = squares + values.square().sum(1)
-            video = video.rescaled(self.model.temporal_length)
+            if axis.misfit:
+                misfit.append(f"{video.video_id} ({axis.misfit})")
+            lengths.append(axis.length)
+            gaps += [gap / video.axis.step for gap in self._gaps(index)]
+            lows.append(read.low)
+            highs.append(read.high)
+            total = total + read.total
+            squares = squares + read.squares
             cache_bytes -= video.features.nbytes
             if cache_bytes >= 0:
                 self._cache[index] = video
@@ -207,23 +213,93 @@ class TrainingSet(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         """The example of one video, rescaled if the model wants a fixed length."""
+        example = self._example(index)
+        return example._replace(features=example.features.float())
+
+    def _example(self, index: int) -> Example:
+        """The example of one video, its features of the type in which they are kept."""
         annotated = self.videos[index]
         video = self._cache.get(index) or self.folder.features(annotated).rescaled(self.model.temporal_length)
+        if index not in self._told:
+            self._told[index] = self._tell(index, video.axis)
+        example = self._told[index]._replace(features=video.features)
+        if self._taught is None or annotated.video_id in self.located:
+            return example
+        told = self._taught[index]
+        return example._replace(taught=told.distribution, segments=told.segments, ignored=told.ignored)
+
+    def _tell(self, index: int, axis: TimeAxis) -> Example:
+        """What is known of a video, without its features."""
+        annotated = self.videos[index]
         class_of = {label: i for i, label in enumerate((*self.folder.labels, BACKGROUND))}
-        labels, clicks = torch.zeros(len(self.folder.labels)), torch.full((video.axis.length,), -1)
-        example = Example(video.features, labels, clicks)
+        labels, clicks = torch.zeros(len(self.folder.labels)), torch.full((axis.length,), -1)
         if index < self.known:
             labels[[class_of[label] for label in annotated.labels]] = 1
             if annotated.video_id in self.clicks:
                 for click in self.clicks[annotated.video_id].clicks:
-                    clicks[video.axis.index(click.time)] = class_of[click.label]
+                    clicks[axis.index(click.time)] = class_of[click.label]
         if annotated.video_id in self.located:
-            classes, segments = locate(annotated.ground_truth, video.axis, class_of)
-            return example._replace(clicks=classes, segments=segments)
-        if self._taught is None:
-            return example
-        told = self._taught[index]
-        return example._replace(taught=told.distribution, segments=told.segments, ignored=told.ignored)
+            classes, segments = locate(annotated.ground_truth, axis, class_of)
+            return Example(torch.empty(0), labels, classes, segments=segments)
+        return Example(torch.empty(0), labels, clicks)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All videos in their order, as `hand_out` gives them."""
+        order = range(len(self))
+        return self.hand_out(order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+    def hand_out(self, indices: Iterable[Sequence[int]], device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """Batches of these videos, on a device.
+
+        What is not in memory is read again, in threads, while the batches before are used. On a GPU, features stay in
+        its memory where all of them take less than half of what is free there.
+
+        Args:
+            indices: those of each batch.
+            device: where to.
+
+        Yields:
+            Features are of the type in which they are kept, mostly float16, and lie in memory that is used again: be
+            done with a batch before you ask for the next.
+        """
+        device, ahead, space = torch.device(device), deque[list[Callable[[], Example]]](), torch.empty(0)
+        resident = self._resident(device)
+
+        def soon(index: int) -> Callable[[], Example]:
+            if index in resident:
+                return lambda: self._example(index)._replace(features=resident[index])
+            return (lambda: self._example(index)) if index in self._cache else pool.submit(self._example, index).result
+
+        def gathered(examples: list[Example]) -> Batch:
+            nonlocal space
+            if len({example.features.dtype for example in examples}) > 1:
+                examples = [example._replace(features=example.features.float()) for example in examples]
+            features = [example.features for example in examples]
+            size = len(features) * features[0].shape[0] * max(one.shape[1] for one in features)
+            if device.type == "cuda" and not resident:  # PyTorch keeps pinned memory until it has been copied from
+                space = torch.empty(size, dtype=features[0].dtype, pin_memory=True)
+            elif device.type != "cpu" or space.dtype != features[0].dtype or space.numel() < size:
+                space = features[0].new_empty(size)
+            return on(device, collate(examples, space if not resident else None))
+
+        with ThreadPoolExecutor(READERS) as pool:
+            for chosen in indices:
+                ahead.append([soon(index) for index in chosen])
+                if len(ahead) > 2:
+                    yield gathered([example() for example in ahead.popleft()])
+            while ahead:
+                yield gathered([example() for example in ahead.popleft()])
+
+    def _resident(self, device: torch.device) -> dict[int, Tensor]:
+        """All features in the memory of a GPU, where they fit."""
+        if device.type != "cuda":
+            return {}
+        if device not in self._placed:
+            size = sum(video.features.nbytes for video in self._cache.values())
+            fits = len(self._cache) == len(self) and size < torch.cuda.mem_get_info(device)[0] / 2
+            kept = self._cache.items() if fits else ()
+            self._placed[device] = {index: video.features.to(device) for index, video in kept}
+        return self._placed[device]
 
     def taught_by(self, taught: Sequence[Taught]) -> "TrainingSet":
         """The same videos, each with what the stage before says of it; where start and end are known, that stands."""
@@ -270,14 +346,8 @@ def locate(truth: Localization, axis: TimeAxis, class_of: Mapping[str, int]) -> 
     return classes, torch.tensor(rows).reshape(-1, 4)
 
 
-def collate(examples: Sequence[Example]) -> Batch:
-    """Pad videos of different length into one batch."""
-    lengths = [example.features.shape[1] for example in examples]
-    longest = max(lengths)
-
-    def padded(tensors: Iterable[Tensor], value: float = 0) -> Tensor:
-        missing = ((t, longest - t.shape[-1]) for t in tensors)
-        return torch.stack([F.pad(t, (0, count), value=value) if count else t for t, count in missing])
+def collate(examples: Sequence[Example], space: Tensor | None = None) -> Batch:
+    """Pad videos of different length into one batch; the features go into `space`, flat, where it is given."""
 
     def optional(name: str, default: Callable[[Example], Tensor]) -> list[Tensor] | None:
         given = [getattr(example, name) for example in examples]
@@ -286,17 +356,34 @@ def collate(examples: Sequence[Example]) -> Batch:
         return [default(example) if one is None else one for example, one in zip(examples, given, strict=True)]
 
     taught = optional("taught", lambda e: known_distribution(e.clicks, len(e.labels)))
-    segments = optional("segments", lambda e: e.features.new_zeros(0, 4))
+    segments = optional("segments", lambda e: e.labels.new_zeros(0, 4))
     ignored = optional("ignored", lambda e: torch.zeros_like(e.clicks, dtype=torch.bool))
     return Batch(
-        padded(example.features for example in examples),
-        torch.tensor(lengths),
+        _padded([example.features for example in examples], space=space),
+        torch.tensor([example.features.shape[1] for example in examples]),
         torch.stack([example.labels for example in examples]),
-        padded((example.clicks for example in examples), value=-1),
-        None if taught is None else padded(taught),
+        _padded([example.clicks for example in examples], value=-1),
+        None if taught is None else _padded(taught),
         None if segments is None else pad_sequence(segments, batch_first=True),
-        None if ignored is None else padded(ignored),
+        None if ignored is None else _padded(ignored),
     )
+
+
+def _padded(tensors: Sequence[Tensor], value: float = 0, space: Tensor | None = None) -> Tensor:
+    """Tensors ``[..., T]`` of different T as ``[B, ..., longest T]``."""
+    shape = len(tensors), *tensors[0].shape[:-1], max(tensor.shape[-1] for tensor in tensors)
+    out = tensors[0].new_empty(shape) if space is None else space[: math.prod(shape)].view(shape)
+    for row, tensor in zip(out, tensors, strict=True):
+        row[..., : tensor.shape[-1]] = tensor
+        if tensor.shape[-1] < shape[-1]:
+            row[..., tensor.shape[-1] :] = value
+    return out
+
+
+def on(device: torch.device, batch: Batch) -> Batch:
+    """The batch on a device."""
+    ahead = device.type == "cuda"
+    return Batch(*(None if t is None else t.to(device, non_blocking=ahead) for t in batch))  # type: ignore[arg-type]
 
 
 def known_distribution(clicks: Tensor, background: int) -> Tensor:

@@ -15,7 +15,7 @@ from backtal.nn.detector.points import detections as found_in
 from backtal.nn.detector.snippets import pad_labels
 from backtal.nn.model import BackTALModel
 from backtal.settings.config import Recipe
-from backtal.training.examples import Batch, Example, TrainingSet, collate
+from backtal.training.examples import Batch, Example, TrainingSet, collate, on
 from backtal.training.teaching import Opinion, Taught, teach
 
 Network = Callable[..., Any]
@@ -113,8 +113,3 @@ METHODS = {"backtal": BackTALMethod, "detector": DetectorMethod}
 def method_of(recipe: Recipe, training_set: TrainingSet) -> BackTALMethod | DetectorMethod:
     """The method that trains a recipe's architecture."""
     return METHODS[recipe.architecture](recipe, training_set)
-
-
-def on(device: torch.device, batch: Batch) -> Batch:
-    """The batch on a device."""
-    return Batch(*(None if tensor is None else tensor.to(device) for tensor in batch))  # type: ignore[arg-type]

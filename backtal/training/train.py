@@ -20,9 +20,9 @@ from backtal.errors import ConfigError, name_some
 from backtal.files import note, progress
 from backtal.nn.pretrained import LocalizationModel
 from backtal.settings.config import Recipe
-from backtal.training.examples import Batch, TrainingSet, collate
+from backtal.training.examples import Batch, TrainingSet, collate, on
 from backtal.training.folder import RunFolder
-from backtal.training.methods import method_of, on
+from backtal.training.methods import method_of
 from backtal.training.prior import least_action
 
 
@@ -157,10 +157,14 @@ class _Run:
         training, self.held_out = self._split()
         passes = math.ceil(self.settings.min_epoch_steps * self.settings.batch_size / len(training))
         self.order = EpochOrder(training, self.settings.seed, passes)
-        loader = DataLoader(training_set, batch_size=self.settings.batch_size, sampler=self.order, collate_fn=collate)
+        numbers, size = range(len(training_set)), self.settings.batch_size
+        loader = DataLoader(numbers, batch_size=size, sampler=self.order, collate_fn=list)  # type: ignore[arg-type]
         kind = torch.optim.AdamW if self.settings.decoupled else torch.optim.Adam
         optimizer = kind(
-            self.model.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
+            self.model.parameters(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=accelerator.device.type in ("cpu", "cuda"),
         )
         self.parallel, self.optimizer, self.loader = accelerator.prepare(self.model, optimizer, loader)
         if self.settings.compile:
@@ -214,7 +218,7 @@ class _Run:
         torch.manual_seed(_mix(self.settings.seed, epoch, self.accelerator.process_index))
         self.parallel.train()
         sums: dict[str, Tensor] = {}
-        for step, batch in enumerate(self.loader):
+        for step, batch in enumerate(self.training_set.hand_out(self.loader, self.accelerator.device)):
             rate = self._learning_rate(epoch - 1 + step / len(self.loader))
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -260,6 +264,7 @@ class _Run:
             self.average[name].lerp_(value, 1 - decay)
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
+        batch = batch._replace(features=batch.features.float())
         half = self.settings.precision == "bfloat16"
         with torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=half):
             output = self.method.run(self.parallel, batch)
