@@ -80,7 +80,7 @@ def watch(
       backtal watch rtsp://camera/stream --model RUN --label fall --save CLIPS --exec ./alarm.sh
       backtal watch match.mp4 --model RUN
     """
-    from backtal.cli.models import with_localization
+    from backtal.nn.ensemble import with_localization
     from backtal.nn.live.watch import Saving
     from backtal.nn.pretrained import LocalizationModel
 

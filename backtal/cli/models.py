@@ -1,8 +1,9 @@
 """Train a model, use it, and see how well it does."""
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from backtal.cli.command import Command, read_labels, thresholds
 from backtal.errors import ConfigError, DataError, name_some
 
 if TYPE_CHECKING:
-    from backtal.nn.pretrained import LocalizationModel
+    from backtal.nn.many import Entry
 
 
 @click.command(cls=Command)
@@ -129,6 +130,10 @@ def train(
 )
 @click.option("--keep-damaged", is_flag=True, help="Use what can be decoded of damaged videos.")
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the work.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was cut off.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--actors", type=click.IntRange(min=1), default=1, show_default=True, help="Copies of the network (ray).")
 @click.pass_context
 def localize(
     ctx: click.Context,
@@ -142,11 +147,16 @@ def localize(
     weights: tuple[Path, ...],
     keep_damaged: bool,
     bf16: bool,
+    jobs: int,
+    resume: bool,
+    engine: str,
+    actors: int,
 ) -> None:
     """Find the actions in datasets, feature files or videos.
 
     INPUTS are dataset folders, feature files (.npz), videos, or folders of either; no two videos of one name. A file
-    that cannot be read is reported and skipped, and the exit code is 2 then.
+    that cannot be read is reported and skipped, and the exit code is 2 then. Results lie in OUT.part, one line of JSON
+    each, until all are found; if OUT ends in .jsonl, it has such lines too.
 
     \b
     Examples:
@@ -154,57 +164,69 @@ def localize(
       backtal localize DATA --model RUN1 --model RUN2 --out predictions.json
       backtal localize video.mp4 --model RUN --out predictions.json
       backtal localize a.npz b.npz --model RUN --out predictions.json --set min_score=0.1
+      backtal localize FEATURES --model RUN --out predictions.jsonl --jobs 8 --resume
     """
     from backtal.files import progress
-    from backtal.nn.ensemble import localize_together
-    from backtal.nn.pretrained import LocalizationModel
-    from backtal.segments.segments import write_predictions
+    from backtal.nn.many import Entry, Localizer, groups_of, localize_groups, localize_on_ray
+    from backtal.segments.growing import GrowingPredictions
+    from backtal.segments.segments import Localization
     from backtal.video import opens_as_video
 
     if out.is_dir():
         raise DataError(f"{out}: is a folder; --out names the predictions file to write")
-    videos: dict[str, tuple[Path, Callable | None]] = {}
-    found, failed = [], list[Exception]()
+    videos: dict[str, tuple[Path, Entry]] = {}
+    failed = list[Exception]()
     for given in inputs:
         try:
             listed = list(_videos(given, subset))
         except (DataError, OSError) as failure:
             failed.append(failure)
             continue
-        for name, path, read in listed:
-            if name in videos:
-                raise DataError(f"{videos[name][0]} and {path} both hold video {name}; localize them one by one")
-            videos[name] = path, read
+        for place, entry in listed:
+            if entry.name in videos:
+                other = videos[entry.name][0]
+                raise DataError(f"{other} and {place} both hold video {entry.name}; localize them one by one")
+            videos[entry.name] = place, entry
     if not videos:
         raise DataError("; ".join(map(str, failed)))
-    models = [LocalizationModel.from_pretrained(name) for name in names]
-    if bf16:
-        models = [model.bfloat16() for model in models]
-    model = with_localization(models[0], settings)
-    options: dict = {"ignore_spec": ignore_spec}
-    films = [name for name, (path, read) in videos.items() if read is None and opens_as_video(path)]
+    job = Localizer(names, settings, ignore_spec, bf16, (extractor_name, weights), keep_damaged)
+    loaded = job.load()
+    films = [name for name, (_, entry) in videos.items() if opens_as_video(entry.path)]
     if films:
         try:
-            options |= {"extractor": model.extractor(extractor_name, weights), "keep_damaged": keep_damaged}
+            loaded.extractor()
         except ConfigError as failure:
             if len(films) == len(videos):
                 raise
             failed.append(DataError(f"{name_some(films)}: {failure}"))
             videos = {name: video for name, video in videos.items() if name not in set(films)}
-    for name, (path, read) in progress(videos.items(), desc="localizing", unit="video"):
-        try:
-            found.append(replace(localize_together(models, read() if read else path, **options), video_id=name))
-        except (ConfigError, ImportError):
-            raise
-        except (DataError, OSError) as failure:
-            failed.append(failure)
-        except Exception as failure:  # FFmpeg's or the extractor's: the other videos are done all the same
-            failed.append(DataError(f"{path}: {type(failure).__name__}: {failure}"))
+    made = {"weights": loaded.digest(), "settings": settings, "bf16": bf16, "extractor": extractor_name}
+    growing = GrowingPredictions(
+        out, made | {"videos": hashlib.sha256("\n".join(videos).encode()).hexdigest()}, resume=resume
+    )
+    groups = [
+        group for group in groups_of([entry for _, entry in videos.values()]) if not growing.has(e.name for e in group)
+    ]
+    if engine == "ray":
+        found = localize_on_ray(loaded, groups, actors=actors)
+    else:
+        found = localize_groups(loaded, groups, min(jobs, max(1, len(groups))))
+
+    def kept() -> Iterator[Localization | Exception]:
+        for group in found:
+            growing.add([result for _, result in group if isinstance(result, Localization)])
+            yield from (result for _, result in group)
+
+    for result in progress(kept(), total=sum(map(len, groups)), desc="localizing", unit="video"):
+        if isinstance(result, Exception):
+            failed.append(result)
     for failure in failed:
         click.echo(f"backtal localize: {failure}", err=True)
-    if found:
-        write_predictions(out, found)
-        click.echo(f"wrote {out}: {sum(map(len, found))} segments in {len(found)} videos", err=True)
+    if growing.done:
+        count = growing.finish()
+        click.echo(f"wrote {out}: {count} segments in {len(growing.done)} videos", err=True)
+    else:
+        growing.part.unlink()
     ctx.exit(2 if failed else 0)
 
 
@@ -281,38 +303,24 @@ def tune(
     click.echo(json.dumps(result, indent=1))
 
 
-def with_localization(model: "LocalizationModel", settings: Sequence[str]) -> "LocalizationModel":
-    """The model, with the localization settings of --set.
-
-    Raises:
-        DataError: if they change the network.
-    """
-    from backtal.settings.config import Recipe
-
-    changed = Recipe(model=model.config, localization=model.localization).with_settings(settings)
-    if changed.model != model.config:
-        raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
-    model.localization = changed.localization
-    return model
-
-
-def _videos(path: Path, subset: str) -> Iterator[tuple[str, Path, Callable | None]]:
+def _videos(path: Path, subset: str) -> Iterator[tuple[Path, "Entry"]]:
     """What to localize: each video of a dataset folder's subset, the videos or features of another folder, or one file.
 
-    Of each its name, the file or dataset folder, and what reads the features from the latter.
+    Of each the file or dataset folder, and what is known of it.
     """
     from backtal.data.datasets import DatasetFolder
     from backtal.files import npz_files
+    from backtal.nn.many import Entry
     from backtal.video import videos_of
 
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if not path.is_dir():
-        yield path.stem, path, None
+        yield path, Entry(path.stem, path)
     elif (path / "annotations.json").exists():
         folder = DatasetFolder(path)
         for video in folder.annotations.subset(subset):
-            yield video.video_id, path, lambda video=video: folder.features(video)
+            yield path, Entry(video.video_id, folder.feature_path(video), video.duration, video.num_frames)
     else:
         films = videos_of(path)
         if (path / "features").is_dir():
@@ -321,8 +329,8 @@ def _videos(path: Path, subset: str) -> Iterator[tuple[str, Path, Callable | Non
         if bool(films) == bool(features):
             held = "videos and feature files: name those that are meant" if films else "neither video nor feature file"
             raise DataError(f"{path}: is no dataset folder, as it has no annotations.json, and holds {held}")
-        yield from ((name, film, None) for film, name in films.items())
-        yield from ((name, file, None) for name, file in features.items())
+        yield from ((film, Entry(name, film)) for film, name in films.items())
+        yield from ((file, Entry(name, file)) for name, file in features.items())
 
 
 @click.command(cls=Command)

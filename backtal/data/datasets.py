@@ -172,7 +172,7 @@ class DatasetFolder(VideoDataset):
 
     def features(self, video: Video) -> VideoFeatures:
         """Read the features of a video; the annotations give its duration."""
-        found = read_features(self._path(video), duration=video.duration, num_frames=video.num_frames)
+        found = read_features(self.feature_path(video), duration=video.duration, num_frames=video.num_frames)
         return replace(found, video_id=video.video_id)
 
     def checksums(self, video: Video) -> list[tuple[str, int]]:
@@ -182,15 +182,15 @@ class DatasetFolder(VideoDataset):
             DataError: if the file is missing or damaged.
         """
         try:
-            with zipfile.ZipFile(self._path(video)) as file:
+            with zipfile.ZipFile(self.feature_path(video)) as file:
                 return [(array.filename, array.CRC) for array in file.infolist()]
         except (OSError, ValueError, zipfile.BadZipFile) as failure:
-            raise DataError(f"{self._path(video)}: cannot be read: {failure}") from None
+            raise DataError(f"{self.feature_path(video)}: cannot be read: {failure}") from None
 
     def _usual_path(self, name: str) -> Path:
         return self.root / "features" / f"{name}.npz"
 
-    def _path(self, video: Video) -> Path:
+    def feature_path(self, video: Video) -> Path:
         """The feature file of a video, whatever the form of Unicode of its name and the case of its ending."""
         usual = self._usual_path(video.video_id)
         if usual.exists():

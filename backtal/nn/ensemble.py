@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from backtal.data.features import VideoFeatures
-from backtal.errors import ConfigError
+from backtal.errors import ConfigError, DataError
 from backtal.nn.pretrained import LocalizationModel
 from backtal.segments.segments import Localization
+from backtal.settings.config import Recipe
 
 if TYPE_CHECKING:
     from backtal.video import Extractor
@@ -44,18 +45,10 @@ def localize_together(
         >>> localize_together([BackTALModel(config), BackTALModel(config)], video).video_id
         'v'
     """
-    if not models:
-        raise ConfigError("an ensemble needs at least one model")
+    check_together(models)
     if len(models) == 1:
         return models[0].localize(video, ignore_spec=ignore_spec, extractor=extractor, **options)
     first = models[0]
-    for model in models[1:]:
-        for field in ("labels", "temporal_length"):
-            a, b = getattr(first.config, field), getattr(model.config, field)
-            if a != b:
-                raise ConfigError(f"the models of an ensemble differ in {field}: {a} and {b}")
-        if model.grid != first.grid:
-            raise ConfigError(f"the models of an ensemble differ in what they predict: {first.grid} and {model.grid}")
     if not isinstance(video, VideoFeatures):
         from backtal.video import extract_file, opens_as_video
 
@@ -64,3 +57,30 @@ def localize_together(
     video = first.prepare(video, ignore_spec=ignore_spec)
     together = first.combine([model.run(video, ignore_spec=ignore_spec) for model in models])
     return first.localize_output(together, [video.axis], [video.video_id])[0]
+
+
+def check_together(models: Sequence[LocalizationModel]) -> None:
+    """Raise ConfigError where models cannot localize together."""
+    if not models:
+        raise ConfigError("an ensemble needs at least one model")
+    first = models[0]
+    for model in models[1:]:
+        for field in ("labels", "temporal_length"):
+            a, b = getattr(first.config, field), getattr(model.config, field)
+            if a != b:
+                raise ConfigError(f"the models of an ensemble differ in {field}: {a} and {b}")
+        if model.grid != first.grid:
+            raise ConfigError(f"the models of an ensemble differ in what they predict: {first.grid} and {model.grid}")
+
+
+def with_localization(model: LocalizationModel, settings: Sequence[str]) -> LocalizationModel:
+    """The model, with localization settings changed as `Recipe.with_settings` changes them.
+
+    Raises:
+        DataError: if they change the network.
+    """
+    changed = Recipe(model=model.config, localization=model.localization).with_settings(settings)
+    if changed.model != model.config:
+        raise DataError("--set: only localization settings can change here; the network is the checkpoint's")
+    model.localization = changed.localization
+    return model

@@ -187,6 +187,27 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
             return self(video.features[None].to(self._weight))
 
     @torch.inference_mode()
+    def run_batch(self, videos: Sequence[VideoFeatures]) -> Output:
+        """As `run`, for several videos in one padded batch.
+
+        Args:
+            videos: each as `prepare` returns it.
+
+        Example:
+            >>> from backtal import BackTALModel, ModelConfig, TimeAxis
+            >>> model = BackTALModel(ModelConfig(feature_dim=16, labels=("jump", "run"), hidden_dim=32))
+            >>> videos = [VideoFeatures("v", torch.randn(16, n), TimeAxis.even(n, 10.0)) for n in (50, 40)]
+            >>> model.run_batch(videos).cas.shape
+            torch.Size([2, 3, 50])
+        """
+        lengths = [self._say_clipped(video.video_id, video.features).shape[1] for video in videos]
+        features = torch.zeros(len(videos), self.config.feature_dim, max(lengths))
+        for row, video, length in zip(features, videos, lengths, strict=True):
+            row[:, :length] = video.features
+        with _evaluating(self):
+            return self(features.to(self._weight), torch.tensor(lengths, device=self._weight.device))
+
+    @torch.inference_mode()
     def localize(
         self,
         video: VideoFeatures | str | Path,
@@ -260,6 +281,10 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         if self.clip is None or self._said_clipped:
             return features
         mean, scale = self.get_buffer("feature_mean").cpu(), self.get_buffer("feature_scale").cpu()
+        values = features.cpu().float().numpy()
+        low, high = (torch.from_numpy(extreme(axis=1)) - mean for extreme in (values.min, values.max))
+        if not bool((torch.maximum(-low, high) * scale > self.clip).any()):
+            return features
         far = ((features.cpu() - mean[:, None]) * scale[:, None]).abs() > self.clip
         if far.any():
             self._said_clipped = True

@@ -1,5 +1,6 @@
 """Segments in time: the result types, temporal intersection over union, non-maximum suppression."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtal.errors import DataError
-from backtal.files import note, read_json, write_json
+from backtal.files import atomic_path, note, parse_json, read_json, read_lines
 
 if TYPE_CHECKING:
     import pandas
@@ -89,25 +90,53 @@ class Localization:
 def write_predictions(path: str | Path, localizations: Iterable[Localization]) -> None:
     """Write segments in ActivityNet's detection form, ``{"version", "results": {video: [...]}}``.
 
+    To a path that ends in ``.jsonl`` as JSON Lines, one video a line: ``{"video", "duration", "segments": [...]}``.
+    Videos are written one by one: of an iterator, one is in memory at a time.
+
     Raises:
         DataError: if a video comes twice.
     """
-    results = {}
-    for found in localizations:
-        if found.video_id in results:
-            raise DataError(f"{path}: two results of video {found.video_id}; a predictions file holds one")
-        results[found.video_id] = [{"label": s.label, "segment": [s.start, s.end], "score": s.score} for s in found]
-    write_json(path, {"version": "backtal", "results": results, "external_data": {}})
+    lines, names = Path(path).suffix.lower() == ".jsonl", set[str]()
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write("" if lines else '{\n "version": "backtal",\n "results": {')
+        for found in localizations:
+            if found.video_id in names:
+                raise DataError(f"{path}: two results of video {found.video_id}; a predictions file holds one")
+            if lines:
+                file.write(prediction_line(found))
+            else:
+                text = json.dumps(_entries(found), indent=1).replace("\n", "\n  ")
+                file.write(f"{',' if names else ''}\n  {json.dumps(found.video_id)}: {text}")
+            names.add(found.video_id)
+        if not lines:
+            file.write(("\n " if names else "") + '},\n "external_data": {}\n}\n')
+
+
+def prediction_line(found: Localization) -> str:
+    """A video as a line of JSON; its duration is left out where it is not known."""
+    duration = {"duration": found.duration} if math.isfinite(found.duration) else {}
+    return json.dumps({"video": found.video_id, **duration, "segments": _entries(found)}) + "\n"
+
+
+def _entries(found: Localization) -> list[dict[str, Any]]:
+    return [{"label": s.label, "segment": [s.start, s.end], "score": s.score} for s in found]
 
 
 def read_predictions(path: str | Path) -> list[Localization]:
-    """Read a file in ActivityNet's detection form. Durations are not part of it and come back as NaN.
+    """Read a file in ActivityNet's detection form, or JSON Lines as `write_predictions` writes them.
 
-    A segment without a score counts as one of score 1, which is said.
+    Durations are not part of ActivityNet's form and come back as NaN. A segment without a score counts as one of score
+    1, which is said.
 
     Raises:
         DataError: if the file is missing or an entry is malformed; the message names the entry.
     """
+    if Path(path).suffix.lower() == ".jsonl":
+        found = [parse_prediction(line, f"{path}, line {i}") for i, line in enumerate(read_lines(path), 1)]
+        names = [one.video_id for one in found]
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}: several lines of video {next(n for n in names if names.count(n) > 1)}")
+        return found
     content = read_json(path)
     results = content.get("results")
     if not isinstance(results, dict):
@@ -117,14 +146,32 @@ def read_predictions(path: str | Path) -> list[Localization]:
         )
     found, unscored = [], 0
     for video, entries in results.items():
-        if not isinstance(entries, list):
-            raise DataError(f"{path}: results of video {video}: expected a list, found {type(entries).__name__}")
-        segments = tuple(_segment(entry, f"{path}: video {video}, entry {i}") for i, entry in enumerate(entries))
+        found.append(Localization(str(video), math.nan, _segments(entries, video, f"{path}")))
         unscored += sum("score" not in entry for entry in entries)
-        found.append(Localization(str(video), math.nan, segments))
     if unscored:
         note(f"{path}: {unscored} segment(s) without a score; they count as of score 1")
     return found
+
+
+def parse_prediction(line: str, where: str) -> Localization:
+    """A line of JSON as a video; `where` begins the messages.
+
+    Raises:
+        DataError: if it is malformed.
+    """
+    content = parse_json(line, where)
+    if not isinstance(content, dict) or not isinstance(content.get("video"), str):
+        raise DataError(f'{where}: expected {{"video": name, "segments": [...]}}')
+    duration = content.get("duration", math.nan)
+    if not isinstance(duration, int | float):
+        raise DataError(f"{where}: duration must be seconds, found {duration!r:.40}")
+    return Localization(content["video"], duration, _segments(content.get("segments"), content["video"], where))
+
+
+def _segments(entries: Any, video: str, where: str) -> tuple[Segment, ...]:
+    if not isinstance(entries, list):
+        raise DataError(f"{where}: results of video {video}: expected a list, found {type(entries).__name__}")
+    return tuple(_segment(entry, f"{where}: video {video}, entry {i}") for i, entry in enumerate(entries))
 
 
 def _segment(entry: Any, where: str) -> Segment:

@@ -1,7 +1,7 @@
 """The same extraction on many machines: a Ray Data pipeline. Needs Ray, the extra `ray`."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,41 +52,23 @@ def extract_on_ray(
         ImportError: if Ray is not installed.
         DataError: as `extract_files` does.
     """
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ImportError(f"the engine ray needs Ray Data: {install('ray')}") from None
-
     out = Path(out).absolute()
     report, left = pending(paths, chosen_extractor(**extractor).spec, out)
     if not left:
         return report
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR)
-    if gpus_per_actor is None:
-        gpus_per_actor = 1 if ray.cluster_resources().get("GPU") else 0
     files = tuple(str(Path(path).absolute()) for path in extractor.get("weights") or ())
     place = extractor["name"]
     if ":" in place and place.partition(":")[0].endswith(".py"):
         place = str(Path(place.rpartition(":")[0]).absolute()) + ":" + place.rpartition(":")[2]
     extractor = {**extractor, "weights": files, "name": place}
-    blocks = min(len(left), max(actors, -(-len(left) // _VIDEOS_AT_ONCE)))
-    rows = (
-        ray.data.from_items(
-            [
-                {"path": str(path.absolute()), "name": target.relative_to(out).with_suffix("").as_posix()}
-                for path, target in left.items()
-            ],
-            override_num_blocks=blocks,
-        )
-        .map_batches(
-            _Actor,
-            fn_constructor_args=(extractor, str(out), options),
-            batch_size=_VIDEOS_AT_ONCE,
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            num_gpus=gpus_per_actor,
-        )
-        .take_all()
+    items = [
+        {"path": str(path.absolute()), "name": target.relative_to(out).with_suffix("").as_posix()}
+        for path, target in left.items()
+    ]
+    rows = rows_on_ray(
+        *(items, _Actor, (extractor, str(out), options), _VIDEOS_AT_ONCE),
+        actors=actors,
+        gpus_per_actor=gpus_per_actor,
     )
     for row in rows:
         if row["kind"] in ("written", "kept"):
@@ -94,3 +76,47 @@ def extract_on_ray(
         else:
             getattr(report, row["kind"])[row["path"]] = row["reason"]
     return report
+
+
+def rows_on_ray(
+    items: Sequence[dict[str, Any]],
+    actor: type,
+    arguments: tuple[Any, ...],
+    at_once: int,
+    *,
+    actors: int = 1,
+    gpus_per_actor: float | None = None,
+) -> Iterator[dict[str, Any]]:
+    """What actors make of items: on the Ray cluster that is connected or configured, else a local one.
+
+    Args:
+        items: rows of a Ray dataset.
+        actor: a class whose objects turn batches of rows into batches of rows.
+        arguments: that it is made of.
+        at_once: items that an actor takes at a time.
+        actors: how many there are.
+        gpus_per_actor: what each reserves; None for one where the cluster has any.
+
+    Raises:
+        ImportError: if Ray is not installed.
+    """
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ImportError(f"the engine ray needs Ray Data: {install('ray')}") from None
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.ERROR)
+    if gpus_per_actor is None:
+        gpus_per_actor = 1 if ray.cluster_resources().get("GPU") else 0
+    blocks = min(len(items), max(actors, -(-len(items) // at_once)))
+    return (
+        ray.data.from_items(list(items), override_num_blocks=blocks)
+        .map_batches(
+            actor,
+            fn_constructor_args=arguments,
+            batch_size=at_once,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_gpus=gpus_per_actor,
+        )
+        .iter_rows()
+    )
