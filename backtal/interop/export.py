@@ -105,13 +105,18 @@ def export(model: LocalizationModel, path: str | Path, format: str = "onnx", *, 
     return Exported(path, max((_difference(graph, run, seed) for seed in range(check)), default=None))
 
 
+# Without a largest size, PyTorch 2.6 minds that a size could be the largest integer.
+_LARGEST = 2**31 - 1
+
+
 def _program(graph: Graph) -> torch.export.ExportedProgram:
     config = graph.model.config
     model, multiple = graph.model, graph.model.multiple
     # Divided into blocks, the length of a batch is known to be a multiple; a small one would be taken for a constant.
     length = multiple * 5 if multiple > 1 else model.shortest + 20
-    blocks = torch.export.Dim("blocks", min=2) if multiple > 1 else torch.export.Dim("length", min=model.shortest)
-    sizes = {0: torch.export.Dim("batch", min=1), 2: multiple * blocks if multiple > 1 else blocks}
+    name, least = ("blocks", 2) if multiple > 1 else ("length", model.shortest)
+    blocks = torch.export.Dim(name, min=least, max=_LARGEST)
+    sizes = {0: torch.export.Dim("batch", min=1, max=_LARGEST), 2: multiple * blocks if multiple > 1 else blocks}
     example = (torch.zeros(2, config.feature_dim, length), torch.tensor([length, length - 3]))
     return torch.export.export(graph, example, dynamic_shapes=(sizes, {0: sizes[0]}), strict=False)
 
