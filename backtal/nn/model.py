@@ -11,7 +11,8 @@ from backtal.errors import ConfigError
 from backtal.nn.cas import BackTALOutput, frame_mask, join_outputs, mean_probability, smooth, topk_mean
 from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter, feature_scale
 from backtal.nn.live.curves import CurveFollower, needs_whole
-from backtal.nn.live.stretch import RUNNING_FORM
+from backtal.nn.live.settle import Suppressed
+from backtal.nn.live.stretch import RUNNING_FORM, Follower
 from backtal.nn.localize import localize
 from backtal.nn.pretrained import LocalizationModel
 from backtal.ops import local_affinity, neighbours
@@ -144,11 +145,11 @@ class BackTALModel(LocalizationModel[ModelConfig, LocalizationConfig, BackTALOut
         """See `backtal.nn.localize`."""
         return localize(output, axes, self.config.labels, self.localization, video_ids)
 
-    def follower(self, classes: Sequence[int], floor: float, longest: int, first: float = 0.0) -> CurveFollower:
+    def follower(self, classes: Sequence[int], floor: float, longest: int, first: float = 0.0) -> Follower:
         """See `LocalizationModel.follower`."""
         if reasons := needs_whole(self.config, self.localization):
             raise ConfigError(f"these settings need the whole video: {', '.join(reasons)}; their {RUNNING_FORM}")
-        return CurveFollower(self.localization, classes, floor, longest, first)
+        return Suppressed(CurveFollower(self.localization, classes, floor, longest, first), len(classes))
 
     def combine(self, outputs: Sequence[BackTALOutput]) -> BackTALOutput:
         """The mean class probabilities of several networks, per frame and per video.

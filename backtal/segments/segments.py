@@ -273,7 +273,7 @@ def soft_nms(
         np.array(scores, dtype=np.float64),
     )
     kept: list[int] = []
-    for group in _touching(intervals):
+    for group in touching(intervals):
         near, left = intervals[group], np.where(scores[group] > min_score, scores[group], -np.inf)
         decays = _decays(near, near, sigma) if len(near) <= _BLOCK else None
         while left[best := int(left.argmax())] > -np.inf:
@@ -326,8 +326,13 @@ def suppress(
     return intervals[kept], scores
 
 
-def _touching(intervals: np.ndarray) -> list[np.ndarray]:
-    """The indices of intervals ``[n, 2]`` in groups, none of which overlaps another; in each in ascending order."""
+def touching(intervals: np.ndarray) -> list[np.ndarray]:
+    """The indices of intervals ``[n, 2]`` in groups, none of which overlaps another; in each in ascending order.
+
+    Example:
+        >>> [group.tolist() for group in touching(np.array([[4, 6], [0, 2], [1, 3]]))]
+        [[1, 2], [0]]
+    """
     if not len(intervals):
         return []
     by_start = np.argsort(intervals[:, 0], kind="stable")

@@ -1,6 +1,7 @@
 """Candidates at the detector's points while a video goes on: those of `backtal.nn.detector.points`, as they come."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,12 +54,8 @@ class PointFollower:
         self._length += own.stop - own.start
         self.cut += cut
         self._counts += [len(rows) for rows in found]
-        if ending and (excess := (self._counts - self._settings.most * (1 + self._length // 100)).max(initial=0)) > 0:
-            self.cut += int(excess)
-            note(
-                f"localization.most = {self._settings.most}: more candidates than that for every 100 snippets; of the "
-                "recorded video, localize leaves out the weakest"
-            )
+        if ending:
+            self.cut += left_out(self._counts, self._length, self._settings.most)
         return found, np.full(len(self._classes), float(self._length - self._longest))
 
     def tentative(self, output: BackTALOutput, rest: slice) -> list[np.ndarray]:
@@ -67,16 +64,45 @@ class PointFollower:
         return [rows.clip([-np.inf, -np.inf, 0], [self._length + rest.stop - rest.start] * 2 + [1]) for rows in found]
 
     def _at(self, output: BackTALOutput, own: slice, shift: int) -> tuple[list[np.ndarray], int]:
-        points = output.points
-        assert points is not None
-        place = points.places[:, 0]
-        mine = points.real[0] & (place >= own.start) & (place < own.stop)
-        edges = exact_intervals(points)[mine.cpu().numpy()] + shift
-        scores = points.classes[0][:, mine].float().sigmoid().double().cpu().numpy()[self._classes]
-        middle = place[mine].double().cpu().numpy() + shift
-        start = np.maximum(edges[:, 0], 0)
-        short = np.maximum(start, middle - self._longest)
-        end = np.minimum(edges[:, 1], short + self._longest)
+        found = at_points(output, own, shift, self._longest)
+        scores = found.scores[self._classes]
         counted = scores >= self.rule.floor
-        cut = int(((short > start) | (end < edges[:, 1]))[counted.any(0)].sum()) if counted.size else 0
-        return [np.column_stack([short, end, row])[kept] for row, kept in zip(scores, counted, strict=True)], cut
+        cut = int(found.cut[counted.any(0)].sum()) if counted.size else 0
+        return [np.column_stack([found.edges, row])[kept] for row, kept in zip(scores, counted, strict=True)], cut
+
+
+def left_out(counts: np.ndarray, length: int, most: int) -> int:
+    """How many of so many candidates of a class `localize` leaves out of a video of that length; said if any."""
+    excess = max(int((counts - most * (1 + length // 100)).max(initial=0)), 0)
+    if excess:
+        note(
+            f"localization.most = {most}: more candidates than that for every 100 snippets; of the recorded video, "
+            "localize leaves out the weakest"
+        )
+    return excess
+
+
+class AtPoints(NamedTuple):
+    """Segments at points: ``[n, 2]`` edges in snippets, ``[C, n]`` scores, ``[n]`` whether an edge was cut."""
+
+    edges: np.ndarray
+    scores: np.ndarray
+    cut: np.ndarray
+
+
+def at_points(output: BackTALOutput, own: slice, shift: int, longest: float) -> AtPoints:
+    """The segments at the points of snippets `own`, moved by `shift` snippets.
+
+    None begins more than `longest` before its point, or is longer, or begins before the video.
+    """
+    points = output.points
+    assert points is not None
+    place = points.places[:, 0]
+    mine = points.real[0] & (place >= own.start) & (place < own.stop)
+    edges = exact_intervals(points)[mine.cpu().numpy()] + shift
+    scores = points.classes[0][:, mine].float().sigmoid().double().cpu().numpy()
+    middle = place[mine].double().cpu().numpy() + shift
+    start = np.maximum(edges[:, 0], 0)
+    short = np.maximum(start, middle - longest)
+    end = np.minimum(edges[:, 1], short + longest)
+    return AtPoints(np.column_stack([short, end]), scores, (short > start) | (end < edges[:, 1]))

@@ -10,11 +10,13 @@ from backtal.data.features import TimeAxis
 from backtal.errors import ConfigError, DataError
 from backtal.nn.cas import BackTALOutput, Points, frame_mask, mean_probability
 from backtal.nn.detector.follow import PointFollower
+from backtal.nn.detector.follow_fused import FusedFollower
 from backtal.nn.detector.fusion import localize_detector
 from backtal.nn.detector.points import intervals
 from backtal.nn.detector.pyramid import PointHeads, Pyramid, points, reach
 from backtal.nn.detector.snippets import share
 from backtal.nn.layers import feature_scale
+from backtal.nn.live.settle import Suppressed
 from backtal.nn.live.stretch import RUNNING_FORM, Follower
 from backtal.nn.pretrained import LocalizationModel
 from backtal.ops.operator import exporting
@@ -158,16 +160,13 @@ class DetectorModel(LocalizationModel[DetectorConfig, DetectionConfig, BackTALOu
 
     def follower(self, classes: Sequence[int], floor: float, longest: int, first: float = 0.0) -> Follower:
         """See `LocalizationModel.follower`."""
-        whole = {
-            "model.temporal_length": self.config.temporal_length,
-            "localization.thresholds": self.localization.thresholds,
-        }
-        if named := [f"{name} = {value}" for name, value in whole.items() if value is not None]:
+        if self.config.temporal_length is not None:
             raise ConfigError(
-                f"these settings need the whole video: {', '.join(named)}; their {RUNNING_FORM}. Without "
-                "localization.thresholds (--set thresholds=null) a detector's points alone are followed"
+                f"model.temporal_length = {self.config.temporal_length} needs the whole video; its {RUNNING_FORM}"
             )
-        return PointFollower(self.localization, classes, floor, longest)
+        if self.localization.thresholds is not None:
+            return FusedFollower(self.localization, classes, floor, longest, first)
+        return Suppressed(PointFollower(self.localization, classes, floor, longest), len(classes))
 
     @property
     def grid(self) -> tuple[Any, ...]:

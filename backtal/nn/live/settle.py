@@ -1,9 +1,11 @@
 """Suppression while more candidates come: which of them keep their score whatever follows."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
+from backtal.data.features import TimeAxis
 from backtal.segments.segments import temporal_iou
 
 
@@ -30,18 +32,51 @@ class Rule:
             raw: ``[n]`` scores before suppression; the final ones of those that are `taken`.
             taken: ``[n]`` True where the score is final.
         """
-        found, left = raw.astype(np.float64), np.ones(len(raw), dtype=bool)
-        decay = None if self.sigma is None else np.exp(-(tiou**2) / self.sigma)
+        found, left, kept = raw.astype(np.float64), np.ones(len(raw), dtype=bool), self._kept(tiou)
         while left.any():
             best = int(np.where(left, found, -np.inf).argmax())
             left[best] = False
             weaker = left & ~taken
-            if decay is None:
-                found[weaker & (tiou[best] >= self.threshold)] = -np.inf
-            else:
-                found[weaker] *= decay[best, weaker]
+            found[weaker] *= kept[best, weaker]
             left &= found >= self.floor
         return found
+
+    def unsettled(
+        self, tiou: np.ndarray, raw: np.ndarray, scores: np.ndarray, taken: np.ndarray, open_: np.ndarray
+    ) -> np.ndarray:
+        """``[n]``: which candidates may still get another score.
+
+        Args:
+            tiou: as for `scores`.
+            raw: ``[n]`` scores before suppression, at most.
+            scores: ``[n]`` what `scores` gives.
+            taken: ``[n]`` True where the score is final.
+            open_: ``[n]`` True where others may come that overlap it, or the score may still be less.
+        """
+        overlapping, dropped = tiou > 0, np.zeros(len(raw), dtype=bool)
+        while True:
+            found = open_ & ~taken & ~dropped
+            while True:
+                reached = (overlapping & found[None, :] & (raw[None, :] >= scores[:, None])).any(1)
+                if not (more := reached & ~taken & ~found & ~dropped).any():
+                    break
+                found |= more
+            without = found & self._falls(tiou, raw, scores, ~found & ~dropped & (scores >= self.floor))
+            if not without.any():
+                return found
+            dropped |= without
+
+    def _falls(self, tiou: np.ndarray, raw: np.ndarray, scores: np.ndarray, settled: np.ndarray) -> np.ndarray:
+        """Which candidates end below the floor because of those that are settled alone."""
+        most, kept, places = raw.astype(np.float64), self._kept(tiou), np.flatnonzero(settled)
+        for place in places[np.argsort(-scores[places], kind="stable")]:
+            later = most < scores[place]  # what has no more than that left is taken after it
+            most[later] *= kept[place, later]
+        return ~settled & (most < self.floor)
+
+    def _kept(self, tiou: np.ndarray) -> np.ndarray:
+        """``[n, n]``: what share of its score one keeps beside another."""
+        return (tiou < self.threshold) * 1.0 if self.sigma is None else np.exp(-(tiou**2) / self.sigma)
 
 
 @dataclass
@@ -80,12 +115,7 @@ class Suppression:
         intervals, raw, taken = self.rows[:, :2], self.rows[:, 2], self.rows[:, 3] > 0
         tiou = temporal_iou(intervals, intervals)
         scores, overlapping = self.rule.scores(tiou, raw, taken), tiou > 0
-        open_ = ~taken & (intervals[:, 1] > frontier)
-        while True:
-            reached = (overlapping & open_[None, :] & (raw[None, :] >= scores[:, None])).any(1)
-            if not (more := reached & ~taken & ~open_).any():
-                break
-            open_ |= more
+        open_ = self.rule.unsettled(tiou, raw, scores, taken, intervals[:, 1] > frontier)
         old = open_ & (intervals[:, 1] <= frontier - self.patience)
         self.forced += int((old & (scores >= self.rule.floor)).sum())
         now = ~taken & (~open_ | old)
@@ -111,3 +141,98 @@ class Suppression:
     def _marked(self, candidates: np.ndarray) -> np.ndarray:
         kept = candidates[candidates[:, 2] >= self.rule.floor]
         return np.column_stack([kept, np.zeros(len(kept))])
+
+
+class Candidates(Protocol):
+    """What an architecture's output says of candidates while it grows; in snippets.
+
+    Attributes:
+        rule: how candidates suppress each other.
+        delay: snippets beyond a candidate that have to be known, beside the network's reach.
+        wait: snippets from then on until nothing can come that suppresses it, and that is settled.
+        growth: how much longer for each second that its class stays active.
+        patience: how long a candidate waits for those that overlap it.
+        cut: how many were cut because they were longer than is looked for.
+    """
+
+    rule: Rule
+    cut: int
+
+    @property
+    def delay(self) -> int: ...  # noqa: D102
+    @property
+    def wait(self) -> float: ...  # noqa: D102
+    @property
+    def growth(self) -> float: ...  # noqa: D102
+    @property
+    def patience(self) -> float: ...  # noqa: D102
+
+    def last(self, axis: TimeAxis) -> float: ...  # noqa: D102
+    def take(self, output, own: slice, ending: bool) -> tuple[list[np.ndarray], np.ndarray]: ...  # noqa: D102
+    def tentative(self, output, rest: slice) -> list[np.ndarray]: ...  # noqa: D102
+
+
+class Suppressed:
+    """The segments that remain of candidates.
+
+    Args:
+        candidates: of each class.
+        count: of classes.
+
+    Attributes:
+        frontier: ``[C]``, before which no segment will begin that comes later.
+    """
+
+    def __init__(self, candidates: Candidates, count: int) -> None:
+        self._candidates, self.frontier = candidates, np.zeros(count)
+        self._suppressions = [Suppression(candidates.rule, candidates.patience) for _ in range(count)]
+
+    @property
+    def delay(self) -> int:
+        """See `Candidates`."""
+        return self._candidates.delay
+
+    @property
+    def wait(self) -> float:
+        """See `Candidates`."""
+        return self._candidates.wait
+
+    @property
+    def growth(self) -> float:
+        """See `Candidates`."""
+        return self._candidates.growth
+
+    @property
+    def forced(self) -> int:
+        """See `Follower`."""
+        return self._candidates.cut + sum(one.forced for one in self._suppressions)
+
+    @property
+    def held(self) -> int:
+        """Candidates in memory."""
+        return sum(len(one.rows) for one in self._suppressions)
+
+    def take(self, output, own: slice, axis: TimeAxis | None) -> list[np.ndarray]:
+        """Take the next snippets.
+
+        Args:
+            output: of the network, for a batch of one.
+            own: which of its snippets are the next ones.
+            axis: of the whole video, if they are the last ones.
+
+        Returns:
+            For each class the segments ``[n, 3]`` that are final now: start, end, score.
+        """
+        known, self.frontier = self._candidates.take(output, own, axis is not None)
+        found = []
+        for one, candidates, frontier in zip(self._suppressions, known, self.frontier, strict=True):
+            one.add(candidates)
+            if axis is not None:
+                one.clip(0.0, self._candidates.last(axis))
+            found.append(one.settle(frontier if axis is None else np.inf))
+        return found
+
+    def tentative(self, output, rest: slice) -> list[np.ndarray]:
+        """For each class the segments ``[n, 3]`` that would also be final if the video ended with snippets `rest`."""
+        maybe = self._candidates.tentative(output, rest)
+        return [one.expected(more) for one, more in zip(self._suppressions, maybe, strict=True)]

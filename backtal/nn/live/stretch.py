@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from backtal.data.features import TimeAxis
-from backtal.nn.live.settle import Rule, Suppression
 from backtal.nn.stream import Source, pieces
 
 if TYPE_CHECKING:
@@ -18,19 +17,14 @@ _AT_ONCE = 256  # snippets; larger blocks, which differ in size, scatter the mem
 
 
 class Follower(Protocol):
-    """What an architecture's output says of candidates while it grows; in snippets.
+    """What an architecture's output says of segments while it grows, in snippets; see `live.settle.Suppressed`.
 
     Attributes:
-        rule: how candidates suppress each other.
-        delay: snippets beyond a candidate that have to be known, beside the network's reach.
-        wait: snippets from then on until nothing can come that suppresses it, and that is settled.
+        delay: snippets beyond a segment that have to be known, beside the network's reach.
+        wait: snippets from then on until it is final.
         growth: how much longer for each second that its class stays active.
-        patience: how long a candidate waits for those that overlap it.
-        cut: how many were cut because they were longer than is looked for.
+        forced: how many segments were cut, or settled although something might still have changed them.
     """
-
-    rule: Rule
-    cut: int
 
     @property
     def delay(self) -> int: ...  # noqa: D102
@@ -39,10 +33,9 @@ class Follower(Protocol):
     @property
     def growth(self) -> float: ...  # noqa: D102
     @property
-    def patience(self) -> float: ...  # noqa: D102
+    def forced(self) -> int: ...  # noqa: D102
 
-    def last(self, axis: TimeAxis) -> float: ...  # noqa: D102
-    def take(self, output, own: slice, ending: bool) -> tuple[list[np.ndarray], np.ndarray]: ...  # noqa: D102
+    def take(self, output, own: slice, axis: TimeAxis | None) -> list[np.ndarray]: ...  # noqa: D102
     def tentative(self, output, rest: slice) -> list[np.ndarray]: ...  # noqa: D102
 
 
@@ -69,14 +62,13 @@ class Exact:
 
     def __init__(self, model: "LocalizationModel", follower: Follower, classes: Sequence[int], every: int) -> None:
         self._model, self._follower, self._classes, self._every = model, follower, list(classes), every
-        self._suppressions = [Suppression(follower.rule, follower.patience) for _ in classes]
         self._held, self._left = torch.empty(0, 0), 0  # features from snippet `_left` on
         self.length, self._sure, self._ran = 0, 0, 0
 
     @property
     def forced(self) -> int:
         """How many segments were closed at the maximum, so that what `localize` finds may differ."""
-        return self._follower.cut + sum(one.forced for one in self._suppressions)
+        return self._follower.forced
 
     def push(self, features: Tensor) -> Found | None:
         """Take ``[D, n]``; None where the network waits for more."""
@@ -102,17 +94,9 @@ class Exact:
         output = model(self._held[None].to(weight))
         sure = self.length if ending else max(self._sure, (self.length - model.reach) // step * step)
         begin, split = self._sure - self._left, sure - self._left
-        known, frontier = self._follower.take(output, slice(begin, split), ending)
-        finals = []
-        for place, (one, candidates) in enumerate(zip(self._suppressions, known, strict=True)):
-            one.add(candidates)
-            if axis is not None:
-                one.clip(0.0, self._follower.last(axis))
-            finals.append(one.settle(np.inf if ending else frontier[place]))
-        expected = []
+        finals, expected = self._follower.take(output, slice(begin, split), axis), []
         if not ending:
-            maybe = self._follower.tentative(output, slice(split, self.length - self._left))
-            expected = [one.expected(more) for one, more in zip(self._suppressions, maybe, strict=True)]
+            expected = self._follower.tentative(output, slice(split, self.length - self._left))
         self._sure, self._ran = sure, self.length
         left = max(sure - model.reach, 0) // step * step
         self._held, self._left = self._held[:, left - self._left :].clone(), left
