@@ -125,7 +125,7 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
 
 
 def _say_latency(watcher: "Watcher") -> None:
-    click.echo(f"{watcher.latency}; --longest makes that shorter", err=True)
+    click.echo(f"{watcher.latency}, and said as open until then; a smaller --longest makes that shorter", err=True)
 
 
 def _run(command: str, line: str, event: "Event", commands: list[subprocess.Popen]) -> None:

@@ -54,8 +54,8 @@ class Event:
         return Segment(self.start, end, self.label, self.score)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON takes them."""
-        return asdict(self)
+        """The fields as JSON takes them; numbers have six decimals."""
+        return {key: round(value, 6) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,7 @@ class Watcher:
             told = _Told(self._number(index, start, end), start, end, score)
             if end > start:
                 say("final", index, told)
+        events.sort(key=lambda event: event.start)
         before, self._told = self._told, {index: [] for index in self._classes}
         ongoing = self._offset + self._axis.start + (self._stretch.length - 1) * self._axis.step
         for index, start, end, score in self._seconds(found.expected):
