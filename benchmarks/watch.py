@@ -56,7 +56,7 @@ def show(name: str, row: tuple) -> None:
 
 
 def compare(model, video: VideoFeatures, rng: np.random.Generator, floor: float, longest: float) -> tuple:
-    """Segments, largest difference of starts, ends and scores, largest latency, the one promised, whether it was exact."""
+    """Segments, largest difference of starts, ends and scores, largest latency, the one promised, whether exact."""
     whole = sorted((s.label, s.start, s.end, s.score) for s in model.localize(video).above(floor) if s.end > s.start)
     watcher, start, found, late = model.watcher(video.spec, least_score=floor, longest=longest), 0, [], 0.0
     while start < video.axis.length:

@@ -162,7 +162,8 @@ class Fusion:
         own[: len(points)], most[: len(points)] = self._at_their_points(points, read[: len(points)], least, limits)
         places = np.flatnonzero(read)
         is_run, edges = places >= len(points), rows[read, :2]
-        own, most, weak = own[read], most[read], ~is_run & (rows[read, 2] < least)
+        # What suppression leaves below `least` could be suppressed further by what is below it.
+        own, most, weak = own[read], most[read], ~is_run & (own[read] < least)
         alike = np.where(is_run[:, None] != is_run[None, :], temporal_iou(edges, edges) ** 2, 0)
         weight = np.where(is_run, 1 - self._weight, self._weight)
         agreed, without = ((alike * scores).max(1, initial=0) for scores in (own, np.where(weak, 0, own)))
