@@ -11,6 +11,7 @@ from torch import Tensor
 
 from backtal.data.features import FeatureSpec, TimeAxis, check_fit
 from backtal.errors import ConfigError, DataError, name_some
+from backtal.files import note
 from backtal.nn.live.stretch import Exact, Found, Running
 from backtal.segments.segments import Segment
 
@@ -145,7 +146,7 @@ class Watcher:
         self._classes = _chosen(model.config.labels, labels)
         self._every, self._longest = (max(round(seconds / self._axis.step), 1) for seconds in (every, longest))
         self._running = None if running is None else max(round(running / self._axis.step / 4), 1) * 4
-        self._offset, self._numbers, self._forced = 0.0, 0, 0
+        self._offset, self._numbers, self._forced, self._said = 0.0, 0, 0, False
         self._told: dict[int, list[_Told]] = {index: [] for index in self._classes}
         self._stretch = self._anew()
         self.latency = self._latency()
@@ -242,6 +243,12 @@ class Watcher:
             if end > start:
                 say("final", index, told)
         events.sort(key=lambda event: event.start)
+        if self._running is None and not self.exact and not self._said:
+            self._said = True
+            note(
+                f"after {now:.1f} s of the stream: closed after longest = {self._longest * self._axis.step:g} s, though "
+                "what followed might have changed it; localize may find it otherwise. Said once"
+            )
         before, self._told = self._told, {index: [] for index in self._classes}
         ongoing = self._offset + self._axis.start + (self._stretch.length - 1) * self._axis.step
         for index, start, end, score in self._seconds(found.expected):

@@ -164,7 +164,7 @@ def test_after_a_gap_each_part_is_a_video_of_its_own(build):
 
 
 @pytest.mark.parametrize(("build", "floor"), [(curves, 0.05), (detector, 0.3), (fused, 0.2)])
-def test_an_action_that_never_ends_is_closed(build, floor):
+def test_an_action_that_never_ends_is_closed(build, floor, caplog):
     model = build()
     features = recording(700).features * 0.05 + recording(700, 3).features[:, 300:301]
     watcher = model.watcher(SPEC, least_score=floor, longest=10.0)
@@ -175,6 +175,7 @@ def test_an_action_that_never_ends_is_closed(build, floor):
         held.append(stretch._follower.held + stretch._held.shape[1])
     lengths += [e.end - e.start for e in watcher.close()]
     assert max(lengths, default=0) <= 10.0 + 1e-6
+    assert caplog.text.count("closed after longest = 10 s") == (not watcher.exact)
     assert max(held[70:]) <= max(held[:70]) + 20
 
 
