@@ -246,8 +246,8 @@ class Watcher:
         if self._running is None and not self.exact and not self._said:
             self._said = True
             note(
-                f"after {now:.1f} s of the stream: closed after longest = {self._longest * self._axis.step:g} s, though "
-                "what followed might have changed it; localize may find it otherwise. Said once"
+                f"after {now:.1f} s of the stream: closed after longest = {self._longest * self._axis.step:g} s, "
+                "though what followed might have changed it; localize may find it otherwise. Said once"
             )
         before, self._told = self._told, {index: [] for index in self._classes}
         ongoing = self._offset + self._axis.start + (self._stretch.length - 1) * self._axis.step
