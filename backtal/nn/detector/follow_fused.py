@@ -7,6 +7,7 @@ looked at too.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ class Settled(NamedTuple):
     Args:
         final: ``[k, 3]`` start, end, score of new final segments.
         done: ``[n + m]`` which of the points and runs are done with.
-        forced: how many of the final ones might have become something else.
+        forced: how many were closed although they might have become something else.
         level: which of the scores in `LOOKED_AT` it took.
     """
 
@@ -126,17 +127,24 @@ class Fusion:
         places, done = np.flatnonzero(open_), ~open_
         low, high, late = low[places], high[places], rows[places, 1] <= limits.patience
         moves = (high > low + _CLOSE) | (rows[places, 1] > limits.first)
-        count, waiting = len(places), moves & ~late
-        edges = np.concatenate([rows[places, :2], told[:, :2]])
-        raw = np.concatenate([np.where(waiting, high, low), told[:, 2]])
-        taken, tiou = np.arange(len(raw)) >= count, temporal_iou(edges, edges)
-        scores = self._rule.scores(tiou, raw, taken)
-        waits = self._rule.unsettled(tiou, raw, scores, taken, np.concatenate([waiting, ~taken[count:]]))[:count]
+        count, edges = len(places), np.concatenate([rows[places, :2], told[:, :2]])
+        taken, tiou = np.arange(len(edges)) >= count, temporal_iou(edges, edges)
+
+        def outcome(moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            raw = np.concatenate([np.where(moves, high, low), told[:, 2]])
+            scores = self._rule.scores(tiou, raw, taken)
+            waits = self._rule.unsettled(tiou, raw, scores, taken, np.concatenate([moves, ~taken[count:]]))
+            return scores[:count], waits[:count]
+
+        scores, waits = outcome(moves)
+        forced = waits & late
+        if forced.any():
+            scores, waits = outcome(moves & ~late)
         now = ~waits | late
-        final = now & (scores[:count] >= self.floor)
+        final = now & (scores >= self.floor)
         done[places[now]] = True
-        found = np.column_stack([rows[places[final], :2], scores[:count][final]])
-        return Settled(found, done, int((final & late & (moves | waits)).sum()), 0), places[final]
+        found = np.column_stack([rows[places[final], :2], scores[final]])
+        return Settled(found, done, int(forced.sum()), 0), places[final]
 
     def _open(
         self, rows: np.ndarray, is_run: np.ndarray, done: np.ndarray, limits: Limits
@@ -182,8 +190,10 @@ class Fusion:
 
         Of points below `least`, and of those not needed, the score before suppression.
         """
-        rule, own = self._point_rule, np.where(points[:, 2] >= self._point_rule.floor, points[:, 2], 0)
-        most, looked_at = own.copy(), np.flatnonzero((own >= least) & (own > 0))
+        # Those that fall below `least` suppress no others: in which order they would is not known.
+        rule = replace(self._point_rule, floor=max(self.least, least))
+        own = np.where(points[:, 2] >= self.least, points[:, 2], 0)
+        most, looked_at = own.copy(), np.flatnonzero(own >= rule.floor)
         for group in touching(points[looked_at, :2]):
             chosen = looked_at[group]
             if not needed[chosen].any():
@@ -192,7 +202,7 @@ class Fusion:
             tiou, none = temporal_iou(points[chosen, :2], points[chosen, :2]), np.zeros(len(chosen), dtype=bool)
             scores = rule.scores(tiou, raw, none)
             waits = rule.unsettled(tiou, raw, scores, none, (end > limits.point) | (start < limits.past))
-            own[chosen] = np.where(scores >= rule.floor, scores, 0)
+            own[chosen] = np.where(scores >= self.least, scores, 0)
             most[chosen] = np.where(waits, raw, own[chosen])
         return own, most
 
