@@ -112,8 +112,10 @@ def prepared(tmp_path_factory):
     shutil.copytree(base / "data" / "features", base / "features")
     (base / "features" / "video_024.npz").rename(base / "features" / "video_7.npz")
     short = " ".join(f"--set {setting}" for setting in SHORT)
-    for run, extra in (("mine", []), ("labels", ["--video-labels-only"]), ("compact", ["--recipe", "compact"])):
+    for run, extra in (("mine", []), ("labels", ["--video-labels-only"])):
         command(f"backtal train {base}/data --out {base}/runs/{run} {short} {' '.join(extra)}")
+    # As long as it needs to be sure of something.
+    command(f"backtal train {base}/data --out {base}/runs/compact --recipe compact --set epochs=20")
     command(f"backtal localize {base}/data --model {base}/runs/compact --out {base}/found.json")
     shutil.copy(base / "found.json", base / "predictions.json")
     (base / "data" / "thumos" / "annotations").mkdir(parents=True)

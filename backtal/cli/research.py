@@ -53,7 +53,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 @click.option("--device", "of_device", is_flag=True, help="The form of the convolution here, and why, instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(model: str | None, of_environment: bool, of_device: bool, as_json: bool) -> None:
-    """Say what a checkpoint is, how large it or a recipe is, or what backtal runs on.
+    """Say what a checkpoint is, how large, or what backtal runs on.
 
     Labels, features, data and measured accuracy of a checkpoint; parameters and operations, counted, beside the paper's
     Table 10. With --environment, what a report of a problem needs: versions, device, backends; no path, no name. With
