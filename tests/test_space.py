@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_said(browser, address, tmp_path):
     page = opened(browser, address)
     (tmp_path / "mine.npz").write_bytes(b"no features")
     page.get_by_label("Clear").first.click()
-    page.locator("input[type=file]").set_input_files(tmp_path / "mine.npz")
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.npz")
     page.get_by_text("mine.npz").wait_for()
     page.get_by_role("button", name="Find the actions").click()
     page.get_by_text("not a readable .npz file").wait_for()
