@@ -169,8 +169,8 @@ def _video_facts(files: Mapping[Path, str], names: Collection[str]) -> dict[str,
 
     spell, found = spelling(names), dict[str, Path]()
     for path, name in files.items():
-        for called in {spell(name), spell(path.stem)} & set(names):
-            if (other := found.setdefault(called, path)) != path:
+        for called in {spell(name), spell(path.stem)}:
+            if called in names and (other := found.setdefault(called, path)) != path:
                 raise DataError(f"{other} and {path} are both called {called}: which one is meant cannot be told")
     facts = {name: read_facts(path) for name, path in found.items()}
     return {name: {"duration": fact.duration, "fps": fact.fps} for name, fact in facts.items()}

@@ -67,11 +67,10 @@ class Localizer:
 
     def absolute(self) -> "Localizer":
         """The same, whatever the folder of the process is."""
+        from backtal.video.bulk import absolute_extractor
+
         models = tuple(str(Path(name).absolute()) if Path(name).exists() else name for name in self.models)
-        name, weights = self.extractor
-        if name is not None and ".py:" in name:
-            name = f"{Path(name.rpartition(':')[0]).absolute()}:{name.rpartition(':')[2]}"
-        return replace(self, models=models, extractor=(name, tuple(path.absolute() for path in weights)))
+        return replace(self, models=models, extractor=absolute_extractor(*self.extractor))
 
     def load(self) -> "Loaded":
         """The networks, in this process."""

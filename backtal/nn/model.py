@@ -11,8 +11,8 @@ from backtal.errors import ConfigError
 from backtal.nn.cas import BackTALOutput, frame_mask, join_outputs, mean_probability, smooth, topk_mean
 from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter, feature_scale
 from backtal.nn.live.curves import CurveFollower, needs_whole
-from backtal.nn.live.settle import Suppressed
-from backtal.nn.live.stretch import RUNNING_FORM, Follower
+from backtal.nn.live.settle import Follower, Suppressed
+from backtal.nn.live.stretch import RUNNING_FORM
 from backtal.nn.localize import localize
 from backtal.nn.pretrained import LocalizationModel
 from backtal.ops import local_affinity, neighbours

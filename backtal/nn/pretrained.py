@@ -19,7 +19,8 @@ from backtal.errors import ConfigError
 from backtal.files import note
 from backtal.hub import checkpoint, hub
 from backtal.hub.checkpoint import CheckpointConfig
-from backtal.nn.live.stretch import RUNNING_FORM, Follower
+from backtal.nn.live.settle import Follower
+from backtal.nn.live.stretch import RUNNING_FORM
 from backtal.nn.live.watch import watch
 from backtal.nn.live.watcher import Event, Watcher
 from backtal.nn.stream import Source, open_features, run_chunked
@@ -285,14 +286,13 @@ class LocalizationModel(ABC, nn.Module, Generic[Config, Settings, Output]):
         low, high = (torch.from_numpy(extreme(axis=1)) - mean for extreme in (values.min, values.max))
         if not bool((torch.maximum(-low, high) * scale > self.clip).any()):
             return features
+        self._said_clipped = True
         far = ((features.cpu() - mean[:, None]) * scale[:, None]).abs() > self.clip
-        if far.any():
-            self._said_clipped = True
-            note(
-                f"video {video_id}: {int(far.sum())} value(s) of its features, in {int(far.any(1).sum())} channel(s), "
-                f"lie more than {self.clip:g} deviations from the mean of those trained on, and are clipped to that; "
-                "said once, other videos may have some too"
-            )
+        note(
+            f"video {video_id}: {int(far.sum())} value(s) of its features, in {int(far.any(1).sum())} channel(s), "
+            f"lie more than {self.clip:g} deviations from the mean of those trained on, and are clipped to that; "
+            "said once, other videos may have some too"
+        )
         return features
 
     @property

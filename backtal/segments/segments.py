@@ -275,20 +275,20 @@ def soft_nms(
     kept: list[int] = []
     for group in touching(intervals):
         near, left = intervals[group], np.where(scores[group] > min_score, scores[group], -np.inf)
-        decays = _decays(near, near, sigma) if len(near) <= _BLOCK else None
+        decays = decay(temporal_iou(near, near), sigma) if len(near) <= _BLOCK else None
         while left[best := int(left.argmax())] > -np.inf:
             kept.append(int(group[best]))
             scores[group[best]], left[best] = left[best], -np.inf
-            decay = _decays(near[best], near, sigma)[0] if decays is None else decays[best]
-            np.multiply(left, decay, out=left, where=left > -np.inf)
+            kept_of = decay(temporal_iou(near[best], near)[0], sigma) if decays is None else decays[best]
+            np.multiply(left, kept_of, out=left, where=left > -np.inf)
             left[left <= min_score] = -np.inf
     order = np.array(sorted(kept, key=lambda index: (-scores[index], index)), dtype=np.int64)
     return order, scores[order]
 
 
-def _decays(intervals: np.ndarray, others: np.ndarray, sigma: float) -> np.ndarray:
-    """``[n, m]``: what each of the intervals leaves of the score of others."""
-    return np.exp(-(temporal_iou(intervals, others) ** 2) / sigma)
+def decay(tiou: np.ndarray, sigma: float) -> np.ndarray:
+    """What share of its score the weaker of two that overlap so much keeps, in `soft_nms`."""
+    return np.exp(-(tiou**2) / sigma)
 
 
 def suppress(

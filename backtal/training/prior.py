@@ -7,9 +7,9 @@ from torch import Tensor
 
 from backtal.nn.layers import feature_scale
 from backtal.training.examples import TrainingSet
+from backtal.training.teaching import FEWEST
 
 FOLDS = 5
-FEWEST = 20  # clicks that tell something
 
 
 def least_action(training_set: TrainingSet, clip: float) -> float:

@@ -18,7 +18,7 @@ from backtal.nn.localize import runs_of
 
 SWITCH = math.exp(-2.0)  # probability that a snippet shows something else than the one before
 UNIFORM = 0.96  # 12 times the variance of a uniform position among the middles of about five to ten snippets
-FEWEST = 20  # clicks whose positions tell something
+FEWEST = 20  # clicks that tell something, by their positions or features
 BIASES = np.arange(0.5, 6.01, 0.5)
 UNSURE = 0.25  # a snippet whose background is this far from certain, both ways, teaches no class
 LEAST_WEIGHT = 0.3

@@ -1,7 +1,7 @@
 """The same extraction on many machines: a Ray Data pipeline. Needs Ray, the extra `ray`."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,8 @@ def extract_on_ray(
     report, left = pending(paths, chosen_extractor(**extractor).spec, out)
     if not left:
         return report
-    files = tuple(str(Path(path).absolute()) for path in extractor.get("weights") or ())
-    place = extractor["name"]
-    if ":" in place and place.partition(":")[0].endswith(".py"):
-        place = str(Path(place.rpartition(":")[0]).absolute()) + ":" + place.rpartition(":")[2]
-    extractor = {**extractor, "weights": files, "name": place}
+    name, weights = absolute_extractor(extractor["name"], extractor.get("weights") or ())
+    extractor = {**extractor, "weights": weights, "name": name}
     items = [
         {"path": str(path.absolute()), "name": target.relative_to(out).with_suffix("").as_posix()}
         for path, target in left.items()
@@ -76,6 +73,19 @@ def extract_on_ray(
         else:
             getattr(report, row["kind"])[row["path"]] = row["reason"]
     return report
+
+
+def absolute_extractor(name: str | None, weights: Iterable[str | Path]) -> tuple[str | None, tuple[Path, ...]]:
+    """The name of an extractor and the files of its weights, whatever the folder of the process is.
+
+    Example:
+        >>> absolute_extractor("i3d", ["/w/rgb.pt"])[0], absolute_extractor("/a/own.py:build", [])[0]
+        ('i3d', '/a/own.py:build')
+    """
+    if name is not None and ".py:" in name:
+        file, _, function = name.rpartition(":")
+        name = f"{Path(file).absolute()}:{function}"
+    return name, tuple(Path(path).absolute() for path in weights)
 
 
 def rows_on_ray(

@@ -71,7 +71,7 @@ def torchvision_models(wanted_by: str) -> Any:
     """The module ``torchvision.models``.
 
     Raises:
-        ImportError: if torchvision is missing (the extra `video`).
+        ImportError: if torchvision is missing.
     """
     try:
         from torchvision import models

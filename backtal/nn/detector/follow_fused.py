@@ -263,7 +263,7 @@ class FusedFollower:
 
     @property
     def forced(self) -> int:
-        """See `backtal.nn.live.stretch.Follower`."""
+        """See `backtal.nn.live.settle.Follower`."""
         return self._forced + self._runs.forced
 
     @property

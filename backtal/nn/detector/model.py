@@ -16,8 +16,8 @@ from backtal.nn.detector.points import intervals
 from backtal.nn.detector.pyramid import PointHeads, Pyramid, points, reach
 from backtal.nn.detector.snippets import share
 from backtal.nn.layers import feature_scale
-from backtal.nn.live.settle import Suppressed
-from backtal.nn.live.stretch import RUNNING_FORM, Follower
+from backtal.nn.live.settle import Follower, Suppressed
+from backtal.nn.live.stretch import RUNNING_FORM
 from backtal.nn.pretrained import LocalizationModel
 from backtal.ops.operator import exporting
 from backtal.segments.segments import Localization

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from backtal.data.features import TimeAxis
-from backtal.segments.segments import temporal_iou
+from backtal.segments.segments import decay, temporal_iou
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Rule:
 
     def _kept(self, tiou: np.ndarray) -> np.ndarray:
         """``[n, n]``: what share of its score one keeps beside another."""
-        return (tiou < self.threshold) * 1.0 if self.sigma is None else np.exp(-(tiou**2) / self.sigma)
+        return (tiou < self.threshold) * 1.0 if self.sigma is None else decay(tiou, self.sigma)
 
 
 @dataclass
@@ -143,14 +143,30 @@ class Suppression:
         return np.column_stack([kept, np.zeros(len(kept))])
 
 
-class Candidates(Protocol):
-    """What an architecture's output says of candidates while it grows; in snippets.
+class Growing(Protocol):
+    """What an architecture's output says of intervals while it grows, in snippets.
 
     Attributes:
-        rule: how candidates suppress each other.
-        delay: snippets beyond a candidate that have to be known, beside the network's reach.
-        wait: snippets from then on until nothing can come that suppresses it, and that is settled.
+        delay: snippets beyond an interval that have to be known, beside the network's reach.
+        wait: snippets from then on until nothing that follows changes it.
         growth: how much longer for each second that its class stays active.
+    """
+
+    @property
+    def delay(self) -> int: ...  # noqa: D102
+    @property
+    def wait(self) -> float: ...  # noqa: D102
+    @property
+    def growth(self) -> float: ...  # noqa: D102
+
+    def tentative(self, output, rest: slice) -> list[np.ndarray]: ...  # noqa: D102
+
+
+class Candidates(Growing, Protocol):
+    """Candidates, before they suppress each other.
+
+    Attributes:
+        rule: how they do.
         patience: how long a candidate waits for those that overlap it.
         cut: how many were cut because they were longer than is looked for.
     """
@@ -159,17 +175,23 @@ class Candidates(Protocol):
     cut: int
 
     @property
-    def delay(self) -> int: ...  # noqa: D102
-    @property
-    def wait(self) -> float: ...  # noqa: D102
-    @property
-    def growth(self) -> float: ...  # noqa: D102
-    @property
     def patience(self) -> float: ...  # noqa: D102
 
     def last(self, axis: TimeAxis) -> float: ...  # noqa: D102
     def take(self, output, own: slice, ending: bool) -> tuple[list[np.ndarray], np.ndarray]: ...  # noqa: D102
-    def tentative(self, output, rest: slice) -> list[np.ndarray]: ...  # noqa: D102
+
+
+class Follower(Growing, Protocol):
+    """Segments, after that; `Suppressed` makes one of candidates.
+
+    Attributes:
+        forced: how many segments were cut, or settled although something might still have changed them.
+    """
+
+    @property
+    def forced(self) -> int: ...  # noqa: D102
+
+    def take(self, output, own: slice, axis: TimeAxis | None) -> list[np.ndarray]: ...  # noqa: D102
 
 
 class Suppressed:
@@ -189,17 +211,17 @@ class Suppressed:
 
     @property
     def delay(self) -> int:
-        """See `Candidates`."""
+        """See `Growing`."""
         return self._candidates.delay
 
     @property
     def wait(self) -> float:
-        """See `Candidates`."""
+        """See `Growing`."""
         return self._candidates.wait
 
     @property
     def growth(self) -> float:
-        """See `Candidates`."""
+        """See `Growing`."""
         return self._candidates.growth
 
     @property

@@ -1,42 +1,20 @@
 """One stretch of a stream without a gap, as one video: the network on a tail of features, and what is known by then."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from backtal.data.features import TimeAxis
+from backtal.nn.live.settle import Follower
 from backtal.nn.stream import Source, pieces
 
 if TYPE_CHECKING:
     from backtal.nn.pretrained import LocalizationModel
 
 _AT_ONCE = 256  # snippets; larger blocks, which differ in size, scatter the memory over a day
-
-
-class Follower(Protocol):
-    """What an architecture's output says of segments while it grows, in snippets; see `live.settle.Suppressed`.
-
-    Attributes:
-        delay: snippets beyond a segment that have to be known, beside the network's reach.
-        wait: snippets from then on until it is final.
-        growth: how much longer for each second that its class stays active.
-        forced: how many segments were cut, or settled although something might still have changed them.
-    """
-
-    @property
-    def delay(self) -> int: ...  # noqa: D102
-    @property
-    def wait(self) -> float: ...  # noqa: D102
-    @property
-    def growth(self) -> float: ...  # noqa: D102
-    @property
-    def forced(self) -> int: ...  # noqa: D102
-
-    def take(self, output, own: slice, axis: TimeAxis | None) -> list[np.ndarray]: ...  # noqa: D102
-    def tentative(self, output, rest: slice) -> list[np.ndarray]: ...  # noqa: D102
 
 
 class Found(NamedTuple):
