@@ -93,7 +93,7 @@ def rows_of(job):
     form, rows, seen = forms.form_of(capability), [], set()
     for kernel, arguments, tile in launches(capability, TYPES[dtype], index):
         types, constants, aligned = signature(kernel, arguments)
-        if kernel.__name__ in seen or (tile == kernels._SCALED and index > 0):  # each tap launches the same
+        if kernel.__name__ in seen or (tile.depth == 1 and index > 0):  # each tap launches the same
             continue
         seen.add(kernel.__name__)
         source = ASTSource(kernel, types, constants, aligned)

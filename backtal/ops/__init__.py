@@ -131,7 +131,7 @@ def affinity_conv1d(
             raise ValueError(f"x, weight, affinity and bias must have one {name}, got {', '.join(map(str, found))}")
     streams = affinity if affinity.dim() == 4 else affinity[None]
     out = _form(backend, x)(x, weight, streams, dilation, layout)
-    out = out if affinity.dim() == 4 else out[0]
+    out = out if affinity.dim() == 4 else out.squeeze(0)
     return out if bias is None else out + bias[:, None]
 
 

@@ -91,7 +91,7 @@ def fitting_tiles(form: Form, *, itemsize: int, accumulators: int = 1, exact: bo
 
 
 def choose_tile(form: Form, processors: int, rows: int, columns: int, count: int, **needs: Any) -> Tile:
-    """The largest tile that fits and of which there is still one for every processor; else the smallest.
+    """The largest tile that fits and of which there is still one for nine in ten processors; else the smallest.
 
     Args:
         form: of the card.
@@ -102,5 +102,7 @@ def choose_tile(form: Form, processors: int, rows: int, columns: int, count: int
         **needs: see `fitting_tiles`.
     """
     fitting = fitting_tiles(form, **needs)
-    enough = (tile for tile in fitting if count * -(-rows // tile.height) * -(-columns // tile.width) >= processors)
+    enough = (
+        tile for tile in fitting if count * -(-rows // tile.height) * -(-columns // tile.width) >= 0.9 * processors
+    )
     return next(enough, fitting[-1])
