@@ -1,10 +1,11 @@
 """The affinity convolution in Triton: one kernel forward, three backward, none of which unfolds anything.
 
-All but one are tiled matrix products over time-major features (``[B, T, D]`` in memory), where a tap only moves a tile
-along time. From Hopper on tiles are read through tensor descriptors (the copy engine), before through pointers; both
-give 0 beyond a video's ends. The affinity is one number per frame and tap: forward, it scales the accumulator between
-two taps, so that the tensor cores run undisturbed; in the gradient of x each tap's product is needed by itself, for the
-gradient of the affinity; in the gradient of the weight it lies on the summed axis, and scales the gradient before.
+Three are tiled matrix products, of operands that lie in memory along the axis that is summed: the tensor cores read
+float32 in no other way. From Hopper on tiles are read through tensor descriptors (the copy engine), before through
+pointers; both give 0 beyond a video's ends. A tap only moves a tile along time. The affinity is one number per frame
+and tap: forward, it scales the accumulator between two taps, so that the tensor cores run undisturbed; in the gradient
+of x each tap's product is needed by itself, for the gradient of the affinity; in the gradient of the weight it lies on
+the summed axis, and scales (and moves) the gradient before.
 
 No atomics and no autotuning: the same inputs give the same bits.
 """
@@ -31,8 +32,10 @@ _TINY = tl.constexpr(2.0**-60)
 # NVIDIA's assembler may use all registers that a thread can have: told nothing, it would rather spill some.
 COMPILED = {"enable_fp_fusion": True, "maxnreg": 255}
 
-# Of the kernels that only scale, or turn, what they read.
-_SCALED, _TURNED = Tile(16, 128, 1, 4, 1), Tile(64, 64, 1, 4, 1)
+# Of the kernels that only scale, or move, what they read.
+_SCALED, _MOVED = Tile(16, 128, 1, 4, 1), Tile(64, 64, 1, 4, 1)
+# Elements: at multiples of so many rows begin, as the copy engine and the widest loads need them.
+_STEP = 16
 
 # What kernels read: a descriptor, or (tensor, rows, columns, distance of sheets, of rows).
 Source = TensorDescriptor | tuple[Tensor, int, int, int, int]
@@ -48,7 +51,7 @@ def forward(x: Tensor, weight: Tensor, affinity: Tensor, dilation: int) -> Tenso
     tile = _tile(x, length, outputs, streams * batch)
     programs = streams * batch * triton.cdiv(length, tile.height) * triton.cdiv(outputs, tile.width)
     tensors = (
-        _source(_time_major(x), tile.height, tile.depth),
+        _source(x.transpose(1, 2), tile.height, tile.depth),
         _source(weight.permute(2, 0, 1), tile.width, tile.depth),
         affinity.float().contiguous(),
         out,
@@ -66,8 +69,7 @@ def backward(
     make = torch.zeros_like if empty else torch.empty_like
     grad_taps = make(weight.permute(2, 0, 1), memory_format=torch.contiguous_format) if needs_weight else None
     if not empty:
-        scale = affinity.float().contiguous()
-        frames, grad = _time_major(x), _time_major(grad.flatten(0, 1))
+        scale, frames, grad = affinity.float().contiguous(), _aligned(x), grad.flatten(0, 1)
         if grad_taps is not None:
             _weight_gradient(grad, frames, scale, dilation, grad_taps)
     # After the weight's: what that held in between is free again.
@@ -93,11 +95,11 @@ def _input_gradients(
     blocks = triton.cdiv(channels, tile.width)
     # Each block of channels adds a part; a frame whose neighbour lies outside the sequence gets none.
     parts = affinity if grad_affinity is None else affinity.new_zeros(blocks, *affinity.shape)
-    into = x.transpose(1, 2) if grad_x is None else grad_x
+    into = x if grad_x is None else grad_x
     tensors = (
-        _source(grad, tile.height, tile.depth),
-        _source(weight, tile.depth, tile.width),
-        _source(x, tile.height, tile.width),
+        _source(grad.transpose(1, 2), tile.height, tile.depth),
+        _source(weight.transpose(1, 2), tile.width, tile.depth),
+        _source(x, tile.width, tile.height),
         *(affinity, into, parts),
     )
     sizes = (streams, batch, channels, outputs, length, dilation, *into.stride(), taps)
@@ -112,21 +114,18 @@ def _weight_gradient(grad: Tensor, x: Tensor, affinity: Tensor, dilation: int, g
     _, outputs, channels = grad_taps.shape
     tile = _tile(x, outputs, channels, 1)
     tiles = triton.cdiv(outputs, tile.height) * triton.cdiv(channels, tile.width)
-    # Small matrices do not fill the device: several programs share the sum.
-    steps = batch * triton.cdiv(length, tile.depth)
-    per_split = triton.cdiv(steps, max(1, _card(x)[1] // tiles))
-    splits = triton.cdiv(steps, per_split)
+    # Small matrices do not fill the device: several programs share the videos.
+    per_split = triton.cdiv(batch, max(1, _card(x)[1] // tiles))
+    splits = triton.cdiv(batch, per_split)
     parts = None if splits == 1 else affinity.new_empty(splits, outputs, channels)
-    scaled = _aligned_like(grad[:batch])
-    strides = *grad.stride()[:2], scaled.stride(1)
-    programs = batch * triton.cdiv(length, _SCALED.height) * triton.cdiv(outputs, _SCALED.width)
+    scaled = grad.new_empty(batch, outputs, triton.cdiv(length, _STEP) * _STEP)
+    sizes = streams, batch, outputs, length, scaled.shape[2], *grad.stride(), dilation
+    programs = batch * triton.cdiv(outputs, _SCALED.height) * triton.cdiv(scaled.shape[2], _SCALED.width)
     for tap in range(taps):
-        tensors = grad, affinity, scaled
-        _launch(_scale_kernel, programs, _SCALED, x, *tensors, streams, batch, outputs, length, *strides, tap, taps)
-        tensors = _source(scaled, tile.depth, tile.height), _source(x, tile.depth, tile.width)
+        _launch(_scale_kernel, programs, _SCALED, x, grad, affinity, scaled, *sizes, tap, taps)
+        tensors = _source(scaled, tile.height, tile.depth), _source(x, tile.width, tile.depth)
         into = grad_taps[tap] if parts is None else parts
-        sizes = batch, channels, outputs, length, (tap - taps // 2) * dilation, steps, per_split
-        _launch(_weight_kernel, splits * tiles, tile, x, *tensors, into, *sizes)
+        _launch(_weight_kernel, splits * tiles, tile, x, *tensors, into, batch, channels, outputs, length, per_split)
         if parts is not None:
             grad_taps[tap].copy_(parts.sum(0))
 
@@ -155,43 +154,22 @@ def _card(x: Tensor) -> tuple[Form, int]:
 
 def _source(tensor: Tensor, height: int, width: int) -> Source:
     """``[sheets, rows, columns]``, of which a kernel reads tiles of one sheet."""
+    tensor = _aligned(tensor)
     if _card(tensor)[0].copies == "bulk":
-        return TensorDescriptor.from_tensor(_aligned(tensor), [1, height, width])
-    # Where the compiler sees that 16 elements lie or are missing together, it copies them in one piece.
+        return TensorDescriptor.from_tensor(tensor, [1, height, width])
+    return tensor, *tensor.shape[1:], *tensor.stride()[:2]
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The same values and, up to a multiple of 16 columns, zeros; rows lie in one piece each. Copied if need be."""
     sheets, rows, columns = tensor.shape
-    if columns % 16 or tensor.stride(2) != 1 or tensor.stride(1) % 16 or tensor.data_ptr() % 16:
-        padded = tensor.new_zeros(sheets, rows, triton.cdiv(columns, 16) * 16)
-        padded[..., :columns] = tensor
-        tensor = padded
-    return tensor, rows, tensor.shape[2], tensor.stride(0), tensor.stride(1)
-
-
-def _time_major(x: Tensor) -> Tensor:
-    """``[B, T, D]`` from ``[B, D, T]``, aligned; PyTorch's own copy takes three times as long."""
-    sheets, rows, columns = x.shape
-    turned = x.transpose(1, 2)
-    if _is_aligned(turned):
-        return turned
-    turned = _aligned_like(turned)
-    programs = sheets * triton.cdiv(rows, _TURNED.height) * triton.cdiv(columns, _TURNED.width)
-    _launch(_turn_kernel, programs, _TURNED, x, x, turned, rows, columns, *x.stride(), *turned.stride()[:2])
-    return turned
-
-
-def _aligned(rows: Tensor) -> Tensor:
-    """The same values; rows in one piece each, at multiples of 16 bytes in memory, as the copy engine needs them."""
-    return rows if _is_aligned(rows) else _aligned_like(rows).copy_(rows)
-
-
-def _is_aligned(rows: Tensor) -> bool:
-    step = 16 // rows.element_size()
-    return rows.stride(-1) == 1 and all(s % step == 0 for s in rows.stride()[:-1]) and rows.data_ptr() % 16 == 0
-
-
-def _aligned_like(rows: Tensor) -> Tensor:
-    *shape, width = rows.shape
-    step = 16 // rows.element_size()
-    return rows.new_empty(*shape, triton.cdiv(width, step) * step)[..., :width]
+    places = *tensor.stride()[:2], columns
+    if tensor.stride(2) == 1 and all(n % _STEP == 0 for n in places) and tensor.data_ptr() % 16 == 0:
+        return tensor
+    moved = tensor.new_empty(sheets, rows, triton.cdiv(columns, _STEP) * _STEP)
+    programs = sheets * triton.cdiv(rows, _MOVED.height) * triton.cdiv(moved.shape[2], _MOVED.width)
+    _launch(_move_kernel, programs, _MOVED, tensor, tensor, moved, rows, columns, moved.shape[2], *tensor.stride())
+    return moved
 
 
 def _precision(x: Tensor) -> str:
@@ -294,13 +272,13 @@ def _input_kernel(
         product = tl.zeros([height, width], tl.float32)
         for o in range(0, outputs, depth):
             frames = _read(grad, index, first_u - shift, o, height, depth)
-            product = _dot(frames, _read(weight, tap, o, first_d, depth, width), product, precision)
+            product = _dot(frames, _read(weight, tap, first_d, o, width, depth).T, product, precision)
         t = u - shift
         inside = (u < length) & (t >= 0) & (t < length)
         entry = (tl.cast(index, tl.int64) * taps + tap) * length + t
         if needs_affinity:
-            here = _read(x, video, first_u, first_d, height, width)
-            tl.store(parts + entry, tl.sum(product * here, axis=1), mask=inside)
+            here = _read(x, video, first_d, first_u, width, height)
+            tl.store(parts + entry, tl.sum(product * here.T, axis=1), mask=inside)
         if needs_x:
             total += product * tl.load(affinity + entry, mask=inside, other=0.0)[:, None]
     if needs_x:
@@ -312,53 +290,55 @@ def _input_kernel(
 
 
 @triton.jit
-def _turn_kernel(
-    x, turned, rows, columns, from_sheet, from_row, from_column, to_sheet, to_row,
+def _move_kernel(
+    x, moved, rows, columns, padded, from_sheet, from_row, from_column,
     precision: tl.constexpr, height: tl.constexpr, width: tl.constexpr, depth: tl.constexpr,
 ):
-    """A tile of one sheet, rows x columns, into the other, columns x rows."""
-    column, row, sheet = _position(columns, width, rows, height)
+    """A tile of one sheet, from wherever it lies into rows of `padded` columns; several times as fast as `copy_`."""
+    column, row, sheet = _position(padded, width, rows, height)
     r, c = row + tl.arange(0, height)[:, None], column + tl.arange(0, width)[None, :]
-    inside = (r < rows) & (c < columns)
     x += tl.cast(sheet, tl.int64) * from_sheet + tl.cast(r, tl.int64) * from_row + tl.cast(c, tl.int64) * from_column
-    turned += tl.cast(sheet, tl.int64) * to_sheet + tl.cast(c, tl.int64) * to_row + r
-    tl.store(turned, tl.load(x, mask=inside), mask=inside)
+    moved += (tl.cast(sheet, tl.int64) * rows + r) * padded + c
+    tl.store(moved, tl.load(x, mask=(r < rows) & (c < columns), other=0.0), mask=(r < rows) & (c < padded))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tap"])
 def _scale_kernel(
-    grad, affinity, scaled, streams, batch, outputs, length, from_sheet, from_row, to_row, tap,
+    grad, affinity, scaled, streams, batch, outputs, length, padded, from_sheet, from_row, from_column, dilation, tap,
     taps: tl.constexpr,
     precision: tl.constexpr, height: tl.constexpr, width: tl.constexpr, depth: tl.constexpr,
 ):
-    """Frames x outputs of one video: the gradients of all streams, each times its affinity of one tap, added up."""
-    first_o, first_t, video = _position(outputs, width, length, height)
-    t, o = first_t + tl.arange(0, height), first_o + tl.arange(0, width)
-    inside = (t < length)[:, None] & (o < outputs)[None, :]
+    """Outputs x frames of one video: the gradients of all streams, each times its affinity of one tap, added up.
+
+    They lie at the frame that the tap reads, 0 where no frame reads it.
+    """
+    first_t, first_o, video = _position(padded, width, outputs, height)
+    o, column = first_o + tl.arange(0, height)[:, None], first_t + tl.arange(0, width)
+    t = column - (tap - taps // 2) * dilation
+    inside = (t >= 0) & (t < length) & (column < length)
     total = tl.zeros([height, width], tl.float32)
     for stream in range(streams):
         index = tl.cast(stream * batch + video, tl.int64)
-        scale = tl.load(affinity + (index * taps + tap) * length + t, mask=t < length, other=0.0)
-        rows = grad + index * from_sheet + tl.cast(t, tl.int64)[:, None] * from_row
-        total += tl.load(rows + o[None, :], mask=inside, other=0.0) * scale[:, None]
-    rows = scaled + (tl.cast(video, tl.int64) * length + t[:, None]) * to_row
-    tl.store(rows + o[None, :], total.to(scaled.dtype.element_ty), mask=inside)
+        scale = tl.load(affinity + (index * taps + tap) * length + t, mask=inside, other=0.0)
+        place = index * from_sheet + tl.cast(o, tl.int64) * from_row + tl.cast(t, tl.int64)[None, :] * from_column
+        total += tl.load(grad + place, mask=inside[None, :] & (o < outputs), other=0.0) * scale[None, :]
+    place = (tl.cast(video, tl.int64) * outputs + o) * padded + column[None, :]
+    tl.store(scaled + place, total.to(scaled.dtype.element_ty), mask=(o < outputs) & (column < padded)[None, :])
 
 
-@triton.jit(do_not_specialize=["shift", "steps", "per_split"])
+@triton.jit(do_not_specialize=["per_split"])
 def _weight_kernel(
-    grad, x, parts, batch, channels, outputs, length, shift, steps, per_split,
+    grad, x, parts, batch, channels, outputs, length, per_split,
     precision: tl.constexpr, height: tl.constexpr, width: tl.constexpr, depth: tl.constexpr,
 ):
-    """Outputs x channels of one tap, summed over a share of the videos and time; the gradient is scaled already."""
+    """Outputs x channels of one tap, summed over a share of the videos; see `_scale_kernel`."""
     first_d, first_o, split = _position(channels, width, outputs, height)
     o, d = first_o + tl.arange(0, height), first_d + tl.arange(0, width)
-    blocks = tl.cdiv(length, depth)
     total = tl.zeros([height, width], tl.float32)
-    for step in range(split * per_split, tl.minimum((split + 1) * per_split, steps)):
-        video, t = step // blocks, step % blocks * depth
-        here = _read(grad, video, t, first_o, depth, height)
-        total = _dot(here.T, _read(x, video, t + shift, first_d, depth, width), total, precision)
+    for video in range(split * per_split, tl.minimum((split + 1) * per_split, batch)):
+        for t in range(0, length, depth):
+            here = _read(grad, video, first_o, t, height, depth)
+            total = _dot(here, _read(x, video, first_d, t, width, depth).T, total, precision)
     tl.store(
         parts + (tl.cast(split, tl.int64) * outputs + o[:, None]) * channels + d[None, :],
         total.to(parts.dtype.element_ty), mask=(o < outputs)[:, None] & (d < channels)[None, :],

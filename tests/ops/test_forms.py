@@ -37,11 +37,11 @@ def test_older_cards_have_none():
 
 def test_the_largest_tile_that_fits_and_fills_the_card():
     hopper, ada = FORMS[9, 0], FORMS[8, 9]
-    assert choose_tile(hopper, 132, 750, 2048, 16, itemsize=2) == (128, 256, 64, 8, 4)
+    assert choose_tile(hopper, 132, 750, 2048, 16, itemsize=2) == (256, 128, 64, 8, 4)
     assert choose_tile(hopper, 132, 750, 2048, 16, itemsize=2, accumulators=2) == (128, 128, 64, 8, 4)
     assert choose_tile(hopper, 132, 750, 2048, 1, itemsize=2) == (64, 128, 64, 4, 4)
     assert choose_tile(hopper, 132, 30, 60, 1, itemsize=2) == (64, 64, 64, 4, 4)
-    assert choose_tile(hopper, 132, 750, 2048, 16, itemsize=4) == (128, 256, 32, 8, 4)
+    assert choose_tile(hopper, 132, 750, 2048, 16, itemsize=4) == (256, 128, 32, 8, 4)
     assert choose_tile(hopper, 132, 750, 2048, 16, itemsize=4, exact=True) == (64, 64, 16, 4, 4)
     assert choose_tile(ada, 128, 750, 2048, 16, itemsize=2) == (128, 128, 32, 8, 4)
     assert choose_tile(ada, 128, 750, 2048, 16, itemsize=4) == (128, 128, 16, 8, 4)
