@@ -66,4 +66,5 @@ def read_all(read: Callable[[int], VideoFeatures], count: int, length: int | Non
 
 def _smallest(video: VideoFeatures) -> VideoFeatures:
     half = video.features.half()
-    return replace(video, features=half) if torch.equal(half.float(), video.features) else video
+    same = np.array_equal(half.float().numpy(), video.features.numpy())  # in a third of the time of torch.equal
+    return replace(video, features=half) if same else video
