@@ -1,6 +1,6 @@
 """How fast training and localization are fed, the network replaced by nothing or kept narrow, on the CPU.
 
-    python benchmarks/feeding.py [--old CHECKOUT] [--only read hand-out localize] [--videos 1000] [--rounds 3]
+    python benchmarks/feeding.py [--old CHECKOUT] [--only read hand-out localize train] [--videos 1000] [--rounds 3]
 
 Every figure is of a process of its own. With `--old`, a checkout of another commit is measured in turn with this one,
 and the best of each round's figures are compared; so they survive a machine that others use.
@@ -8,6 +8,7 @@ and the best of each round's figures are compared; so they survive a machine tha
 - read: seconds to read and check feature files (2048 x 200, float16), and the peak of memory, in units of the files.
 - hand-out: videos a second in batches of 16 from memory, at 2048 x 200 and, of fewer files, 2048 x 750.
 - localize: videos a second of `backtal localize` with the network of `thumos14` narrowed to width 256.
+- train: seconds of an epoch of the recipe `compact`, the best of three, on the dataset folder `--data`.
 """
 
 import argparse
@@ -112,6 +113,20 @@ def localize(root, jobs):
     return {"videos / s": count / seconds, "peak MiB": peak() / 2**20, "largest process MiB": children / 2**20}
 
 
+def train(root):
+    """Of this process and checkout: seconds of an epoch, the best of three."""
+    from backtal.data import DatasetFolder
+    from backtal.settings import recipe
+    from backtal.training import TrainingSet, fit
+
+    folder, chosen = DatasetFolder(root), recipe("compact").with_settings(["training.epochs=3"])
+    found = TrainingSet(folder, "training", folder.clicks(folder.click_paths()[:1]), chosen.model)
+    with tempfile.TemporaryDirectory() as place:
+        fit(found, chosen, Path(place) / "run", device="cpu")
+        log = [json.loads(line) for line in (Path(place) / "run" / "log.jsonl").read_text().splitlines()]
+    return {"seconds": min(entry["seconds"] for entry in log)}
+
+
 def make_run(folder):
     """An untrained network of the recipe thumos14, 256 wide."""
     from dataclasses import replace
@@ -123,6 +138,9 @@ def make_run(folder):
     labels = tuple(f"class{index:02d}" for index in range(LABELS))
     model = BackTALModel(replace(chosen.model, labels=labels, feature_dim=DIM), chosen.localization)
     model.save_pretrained(folder)
+
+
+MEASURED = {"read": read, "hand-out": hand_out, "localize": localize, "train": train}
 
 
 def measure(checkout, what, *arguments):
@@ -137,7 +155,8 @@ def measure(checkout, what, *arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", type=Path, help="a checkout of another commit, to be measured in turn")
-    parser.add_argument("--only", nargs="+", choices=["read", "hand-out", "localize"], default=["read", "hand-out"])
+    parser.add_argument("--only", nargs="+", choices=list(MEASURED), default=["read", "hand-out"])
+    parser.add_argument("--data", type=Path, help="for train: a dataset folder")
     parser.add_argument("--videos", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
@@ -146,14 +165,15 @@ def main():
         what, *arguments = options.measure
         if what == "localize":
             arguments[1] = int(arguments[1])
-        print(json.dumps({"read": read, "hand-out": hand_out, "localize": localize}[what](*arguments)))
+        print(json.dumps(MEASURED[what](*arguments)))
         return
     here = Path(__file__).resolve().parents[1]
     checkouts = {"old": options.old.resolve()} if options.old else {}
     checkouts["this"] = here
     with tempfile.TemporaryDirectory() as place:
-        make(Path(place) / "short", options.videos, 200)
-        cases = []
+        cases = [("train", options.data.resolve(), "")] if "train" in options.only else []
+        if {*options.only} - {"train"}:
+            make(Path(place) / "short", options.videos, 200)
         if "read" in options.only:
             cases.append(("read", Path(place) / "short", ""))
         if "hand-out" in options.only:

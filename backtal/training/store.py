@@ -14,6 +14,8 @@ from backtal.data.features import TimeAxis, VideoFeatures
 from backtal.errors import DataError
 
 READERS = min(8, os.cpu_count() or 1)
+# Bytes of memory that are asked for at once to keep features in.
+_PIECE = 64 << 20
 
 
 class Read(NamedTuple):
@@ -60,8 +62,17 @@ def read_all(read: Callable[[int], VideoFeatures], count: int, length: int | Non
         facts = map(torch.from_numpy, (total, squares, values.min(axis=1), values.max(axis=1)))
         return Read(_smallest(video.rescaled(length)), video.axis, *facts)
 
+    # What is kept lies in large pieces: between it, the threads' copies in float32 would leave holes as large again.
+    piece = torch.empty(0)
     with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(one, range(count))
+        for found in pool.map(one, range(count)):
+            if isinstance(found, Read):
+                features = found.kept.features
+                if piece.dtype != features.dtype or piece.numel() < features.numel():
+                    piece = features.new_empty(max(features.numel(), _PIECE // features.itemsize))
+                place, piece = piece[: features.numel()], piece[features.numel() :]
+                found = found._replace(kept=replace(found.kept, features=place.view(features.shape).copy_(features)))
+            yield found
 
 
 def _smallest(video: VideoFeatures) -> VideoFeatures:
