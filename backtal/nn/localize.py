@@ -6,7 +6,7 @@ import numpy as np
 
 from backtal.data.features import TimeAxis
 from backtal.nn.cas import BackTALOutput, smooth
-from backtal.segments.segments import Localization, Segment, suppress
+from backtal.segments.segments import Localization, Segment, suppress, to_segments
 from backtal.settings.config import LocalizationConfig
 from backtal.settings.detector import DetectionConfig
 
@@ -37,17 +37,19 @@ def localize(
         return localize_detector(output, axes, labels, config, video_ids)
     config = config or LocalizationConfig()
     ids = [str(index) for index in range(len(axes))] if video_ids is None else video_ids
-    probabilities = output.scores.detach().float().softmax(1)[:, :-1].cpu().numpy()
-    found = []
-    for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
-        cas = smooth(output.cas[index, :, : axis.length].detach().float(), config.smoothing)
-        scores = cas.softmax(0) if config.frame_scores == "softmax" else cas
-        magnitude = output.first_layer[index, :, : axis.length].detach().float().norm(dim=0)
-        segments = localize_arrays(
-            scores[:-1].cpu().numpy(), probabilities[index], magnitude.cpu().numpy(), axis, labels, config
-        )
-        found.append(Localization(video_id, axis.duration, tuple(segments)))
-    return found
+    return [
+        Localization(video_id, axis.duration, to_segments(rows_of(output, index, axis, config), labels))
+        for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True))
+    ]
+
+
+def rows_of(output: BackTALOutput, index: int, axis: TimeAxis, config: LocalizationConfig) -> np.ndarray:
+    """The segments of video `index` of a batch, class by class: ``[n, 4]`` start and end in seconds, class, score."""
+    probabilities = output.scores[index].detach().float().softmax(0)[:-1].cpu().numpy()
+    cas = smooth(output.cas[index, :, : axis.length].detach().float(), config.smoothing)
+    scores = cas.softmax(0) if config.frame_scores == "softmax" else cas
+    magnitude = output.first_layer[index, :, : axis.length].detach().float().norm(dim=0)
+    return _rows(scores[:-1].cpu().numpy(), probabilities, magnitude.cpu().numpy(), axis, config)
 
 
 def localize_arrays(
@@ -68,6 +70,16 @@ def localize_arrays(
         labels: names of the C classes.
         config: settings.
     """
+    return list(to_segments(_rows(frame_scores, probabilities, magnitude, axis, config), labels))
+
+
+def _rows(
+    frame_scores: np.ndarray,
+    probabilities: np.ndarray,
+    magnitude: np.ndarray,
+    axis: TimeAxis,
+    config: LocalizationConfig,
+) -> np.ndarray:
     classes = np.flatnonzero(probabilities >= config.class_threshold)
     count = config.upsample * axis.length if config.upsample else (axis.num_frames or axis.length)
     scores = frame_scores[classes].astype(np.float64)
@@ -78,7 +90,7 @@ def localize_arrays(
         magnitude = resize(np.clip(minmax(magnitude[None]), 0, 1), count)[0]
         masks = [magnitude >= threshold for threshold in np.arange(*config.feature_thresholds)]
     fine = axis.rescaled(count)
-    segments = []
+    found = [np.empty((0, 4))]
     for class_index, row in zip(classes, scores, strict=True):
         # One class at a time: all of them at the rate of the frames would fill the memory for a day of video.
         sequence = resize(row[None], count)[0]
@@ -91,7 +103,7 @@ def localize_arrays(
         if config.whole_video_score is not None:
             intervals = np.vstack([intervals, [0.0, axis.duration]])
             run_scores = np.append(run_scores, config.whole_video_score)
-        remaining = suppress(
+        intervals, run_scores = suppress(
             intervals,
             run_scores,
             sigma=config.soft_nms_sigma,
@@ -99,9 +111,8 @@ def localize_arrays(
             min_score=config.min_score,
             length_offset=config.nms_length_offset,
         )
-        for (start, end), score in zip(*remaining, strict=True):
-            segments.append(Segment(float(start), float(end), labels[int(class_index)], float(score)))
-    return sorted(segments, key=lambda s: -s.score)
+        found.append(np.column_stack([intervals, np.full(len(intervals), class_index), run_scores]))
+    return np.concatenate(found)
 
 
 def minmax(x: np.ndarray) -> np.ndarray:
@@ -161,13 +172,49 @@ def _proposals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs ``[n, 2]`` of one class from all thresholds, and their outer-inner contrast ``[n]``."""
     runs, scores = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
-    for active, scored in activities(sequence, masks, config):
-        if config.skip_first_frame and not active[1:].any():
-            continue
-        found = runs_of(active)
+    for found, scored in _runs(sequence, masks, config):
         runs.append(found)
         scores.append(outer_inner_contrast(scored, found, config.outer))
     return np.concatenate(runs), np.concatenate(scores)
+
+
+def _runs(
+    sequence: np.ndarray, masks: list[np.ndarray], config: LocalizationConfig
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Runs ``[n, 2]``, and the sequence that their contrast reads."""
+    if config.contrast_on == "raw":  # every threshold reads the same sequence: all runs at once
+        reached = np.searchsorted(np.arange(*config.thresholds), sequence, side="right") * (sequence > 0)
+        if config.skip_first_frame:
+            reached = reached.clip(max=reached[1:].max(initial=0))
+        yield runs_above(reached), sequence
+        rest = ((active, sequence) for active in masks)
+    else:
+        rest = activities(sequence, masks, config)
+    for active, scored in rest:
+        if active[1:].any() or not config.skip_first_frame:
+            yield runs_of(active), scored
+
+
+def runs_above(levels: np.ndarray) -> np.ndarray:
+    """``[n, 2]``: the half-open runs in which ``[T]`` numbers are above 0, those above 1, and so on.
+
+    Example:
+        >>> runs_above(np.array([1, 2, 2, 0, 1])).tolist()
+        [[0, 4], [4, 5], [1, 3]]
+    """
+    padded = np.concatenate([[0], levels, [0]])
+    start, above = _crossed(padded[:-1], padded[1:])
+    end, fallen = _crossed(padded[1:], padded[:-1])
+    # Of each level, the runs that begin and those that end alternate: in the order of time they are pairs.
+    return np.stack([start[np.argsort(above, kind="stable")], end[np.argsort(fallen, kind="stable")]], axis=1)
+
+
+def _crossed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where `high` is above `low`, once for every level from one to the other, and these levels."""
+    where = np.flatnonzero(high > low)
+    count = high[where] - low[where]
+    first = np.repeat(low[where] - np.cumsum(count) + count, count)
+    return np.repeat(where, count), first + np.arange(len(first))
 
 
 def activities(

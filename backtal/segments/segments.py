@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,17 @@ class Localization:
 
         rows = [(self.video_id, s.start, s.end, s.label, s.score) for s in self]
         return pandas.DataFrame(rows, columns=["video", "start", "end", "label", "score"])
+
+
+def to_segments(rows: np.ndarray, labels: Sequence[str]) -> tuple[Segment, ...]:
+    """Segments from ``[n, 4]`` start and end in seconds, index of the label, score; by descending score.
+
+    Example:
+        >>> to_segments(np.array([[0.0, 2.0, 1.0, 0.5]]), ["run", "jump"])
+        (Segment(start=0.0, end=2.0, label='jump', score=0.5),)
+    """
+    order = np.argsort(-rows[:, 3], kind="stable")
+    return tuple(Segment(start, end, labels[int(index)], score) for start, end, index, score in rows[order].tolist())
 
 
 def write_predictions(path: str | Path, localizations: Iterable[Localization]) -> None:
@@ -208,12 +219,14 @@ def temporal_iou(a: np.ndarray, b: np.ndarray, length_offset: float = 0.0) -> np
         array([[0.33333333, 0.        ]])
     """
     a, b = np.asarray(a, dtype=np.float64).reshape(-1, 2), np.asarray(b, dtype=np.float64).reshape(-1, 2)
-    ends = np.minimum(a[:, None, 1], b[None, :, 1])
-    starts = np.maximum(a[:, None, 0], b[None, :, 0])
-    intersection = np.maximum(ends - starts + length_offset, 0.0)
-    lengths_a, lengths_b = a[:, 1] - a[:, 0] + length_offset, b[:, 1] - b[:, 0] + length_offset
-    union = lengths_a[:, None] + lengths_b[None, :] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    # In two arrays, each written over: memory that is new to the process costs more than what is computed.
+    shared, other = np.minimum.outer(a[:, 1], b[:, 1]), np.maximum.outer(a[:, 0], b[:, 0])
+    shared -= other
+    shared += length_offset
+    np.maximum(shared, 0.0, out=shared)
+    union = np.add.outer(a[:, 1] - a[:, 0] + length_offset, b[:, 1] - b[:, 0] + length_offset, out=other)
+    union -= shared
+    return np.divide(shared, union, out=shared, where=union > 0)  # where nothing is united, nothing is shared
 
 
 def nms(intervals: np.ndarray, scores: np.ndarray, threshold: float, length_offset: float = 0.0) -> np.ndarray:
@@ -268,27 +281,28 @@ def soft_nms(
         >>> soft_nms(np.array([[0, 2], [0, 2], [5, 6]]), np.array([0.8, 0.9, 0.5]), sigma=0.5)[0]
         array([1, 2, 0])
     """
-    intervals, scores = (
-        np.asarray(intervals, dtype=np.float64).reshape(-1, 2),
-        np.array(scores, dtype=np.float64),
-    )
+    intervals = np.asarray(intervals, dtype=np.float64).reshape(-1, 2)
+    scores = np.asarray(scores, dtype=np.float64)
     kept: list[int] = []
+    final: list[float] = []
     for group in touching(intervals):
-        near, left = intervals[group], np.where(scores[group] > min_score, scores[group], -np.inf)
+        near, left = intervals[group], scores[group]
         decays = decay(temporal_iou(near, near), sigma) if len(near) <= _BLOCK else None
-        while left[best := int(left.argmax())] > -np.inf:
-            kept.append(int(group[best]))
-            scores[group[best]], left[best] = left[best], -np.inf
-            kept_of = decay(temporal_iou(near[best], near)[0], sigma) if decays is None else decays[best]
-            np.multiply(left, kept_of, out=left, where=left > -np.inf)
-            left[left <= min_score] = -np.inf
-    order = np.array(sorted(kept, key=lambda index: (-scores[index], index)), dtype=np.int64)
-    return order, scores[order]
+        taken, members = np.where(left > min_score, 0.0, -np.inf), group.tolist()
+        while (ahead := left + taken)[best := ahead.argmax()] > min_score:
+            kept.append(members[best])
+            final.append(ahead[best])
+            taken[best] = -np.inf
+            left *= decay(temporal_iou(near[best], near)[0], sigma) if decays is None else decays[best]
+    order = np.lexsort((kept, -np.array(final)))
+    return np.array(kept, dtype=np.int64)[order], np.array(final)[order]
 
 
 def decay(tiou: np.ndarray, sigma: float) -> np.ndarray:
     """What share of its score the weaker of two that overlap so much keeps, in `soft_nms`."""
-    return np.exp(-(tiou**2) / sigma)
+    kept = np.square(tiou)
+    kept /= -sigma
+    return np.exp(kept, out=kept)
 
 
 def suppress(

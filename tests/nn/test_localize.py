@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from backtal import LocalizationConfig, TimeAxis, localize
 from backtal.nn.cas import BackTALOutput
-from backtal.nn.localize import localize_arrays, minmax, outer_inner_contrast, resize, runs_of, smooth
+from backtal.nn.localize import localize_arrays, minmax, outer_inner_contrast, resize, runs_above, runs_of, smooth
 from backtal.settings.presets import RECIPES
 
 PLAIN = LocalizationConfig(thresholds=(0.5, 0.6, 0.5), upsample=1, outer=0.5, gamma=0.1)
@@ -33,6 +33,12 @@ def test_runs_are_maximal_and_cover(active):
         rebuilt[start:end] = True
         previous_end = end
     np.testing.assert_array_equal(rebuilt, active)
+
+
+@given(arrays(np.int64, st.integers(1, 40), elements=st.integers(0, 6)))
+def test_runs_above_every_level_are_those_of_each_by_itself(levels):
+    one_by_one = [runs_of(levels > level) for level in range(6)]
+    np.testing.assert_array_equal(runs_above(levels), np.concatenate(one_by_one))
 
 
 @given(arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1)), st.floats(0, 3), st.data())

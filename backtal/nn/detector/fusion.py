@@ -5,7 +5,6 @@ above thresholds rank better. Each segment of one kind is scored by itself and b
 agrees with.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,9 +12,9 @@ import numpy as np
 from backtal.data.features import TimeAxis
 from backtal.errors import ConfigError
 from backtal.nn.cas import BackTALOutput
-from backtal.nn.detector.points import detections, to_segments
-from backtal.nn.localize import localize
-from backtal.segments.segments import Localization, Segment, suppress, temporal_iou
+from backtal.nn.detector.points import detections, in_seconds
+from backtal.nn.localize import rows_of
+from backtal.segments.segments import Localization, suppress, temporal_iou, to_segments
 from backtal.settings.config import LocalizationConfig
 from backtal.settings.detector import DetectionConfig
 
@@ -38,15 +37,11 @@ def localize_detector(
         raise ConfigError("DetectionConfig reads the points of a detector; this output has none")
     ids, results = [str(i) for i in range(len(axes))] if video_ids is None else video_ids, []
     for index, (video_id, axis) in enumerate(zip(ids, axes, strict=True)):
-        segments = to_segments(detections(output.points, index, axis.length, config), axis, labels)
-        results.append(Localization(video_id, axis.duration, tuple(segments)))
-    if config.thresholds is None:
-        return results
-    runs = localize(output, axes, labels, by_activations(config), ids)
-    return [
-        dataclasses.replace(points, segments=tuple(fuse(points.segments, of_runs.segments, config)))
-        for points, of_runs in zip(results, runs, strict=True)
-    ]
+        rows = in_seconds(detections(output.points, index, axis.length, config), axis)
+        if config.thresholds is not None:
+            rows = fuse(rows, rows_of(output, index, axis, by_activations(config)), config)
+        results.append(Localization(video_id, axis.duration, to_segments(rows, labels)))
+    return results
 
 
 def by_activations(config: DetectionConfig) -> LocalizationConfig:
@@ -65,16 +60,24 @@ def by_activations(config: DetectionConfig) -> LocalizationConfig:
     )
 
 
-def fuse(points: Sequence[Segment], runs: Sequence[Segment], config: DetectionConfig) -> list[Segment]:
-    """All segments of both kinds, scored by both, suppressed, best first.
+def fuse(points: np.ndarray, runs: np.ndarray, config: DetectionConfig) -> np.ndarray:
+    """All segments of both kinds, scored by both, suppressed, class by class.
 
     With w the `point_weight`, a segment at a point has ``w score + (1 - w) agreement``, a run of activations
     ``(1 - w) score + w agreement``; the agreement of a segment is the greatest ``tiou**2 score`` over the segments
-    of the other kind and the same label.
+    of the other kind and the same class.
+
+    Args:
+        points: ``[n, 4]`` start, end, class, score.
+        runs: ``[m, 4]``.
+        config: settings.
+
+    Returns:
+        ``[k, 4]``.
     """
-    fused = list[Segment]()
-    for label in dict.fromkeys(segment.label for segment in (*points, *runs)):
-        at_points, of_runs = (_table(segments, label) for segments in (points, runs))
+    fused = [np.empty((0, 4))]
+    for index in np.union1d(points[:, 2], runs[:, 2]):
+        at_points, of_runs = (_table(rows[rows[:, 2] == index]) for rows in (points, runs))
         weight = config.point_weight
         scores = np.concatenate(
             [
@@ -89,17 +92,13 @@ def fuse(points: Sequence[Segment], runs: Sequence[Segment], config: DetectionCo
             threshold=config.nms_threshold,
             min_score=config.min_score,
         )
-        fused += [
-            Segment(float(start), float(end), label, float(score))
-            for (start, end), score in zip(intervals, scores, strict=True)
-        ]
-    return sorted(fused, key=lambda segment: -segment.score)
+        fused.append(np.column_stack([intervals, np.full(len(intervals), index), scores]))
+    return np.concatenate(fused)
 
 
-def _table(segments: Sequence[Segment], label: str) -> np.ndarray:
-    """``[n, 3]`` start, end, score of the segments of a label, by start."""
-    rows = sorted((s.start, s.end, s.score) for s in segments if s.label == label)
-    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+def _table(rows: np.ndarray) -> np.ndarray:
+    """``[n, 3]`` start, end, score of ``[n, 4]`` start, end, class, score; by start."""
+    return rows[np.lexsort((rows[:, 3], rows[:, 1], rows[:, 0]))][:, [0, 1, 3]]
 
 
 def agreement(segments: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -3,8 +3,6 @@
 Positions and lengths are in snippets; a segment is ``[start, end)``.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +10,7 @@ from torch.nn import functional as F
 
 from backtal.data.features import TimeAxis
 from backtal.nn.cas import Points
-from backtal.segments.segments import Segment, suppress
+from backtal.segments.segments import suppress
 from backtal.settings.detector import DetectionConfig
 
 FOCUS, BALANCE = 2.0, 0.25  # gamma and alpha of the focal loss, as published
@@ -152,11 +150,7 @@ def exact_intervals(points: Points, index: int = 0) -> np.ndarray:
     return intervals(points._replace(places=places, distances=distances))[0].numpy()
 
 
-def to_segments(found: np.ndarray, axis: TimeAxis, labels: Sequence[str]) -> list[Segment]:
-    """Segments in seconds from what `decode` returns; those that the end of the video leaves no length are left out."""
-    seconds = axis.all_seconds(found[:, :2])
-    return [
-        Segment(float(start), float(end), labels[int(index)], float(score))
-        for (start, end), index, score in zip(seconds, found[:, 2], found[:, 3], strict=True)
-        if end > start
-    ]
+def in_seconds(found: np.ndarray, axis: TimeAxis) -> np.ndarray:
+    """What `decode` returns, in seconds; segments that the end of the video leaves no length are left out."""
+    seconds = np.column_stack([axis.all_seconds(found[:, :2]), found[:, 2:]])
+    return seconds[seconds[:, 1] > seconds[:, 0]]

@@ -5,7 +5,7 @@ import pytest
 
 from backtal.nn.detector.follow_fused import Fusion, Limits, Seen, to_come
 from backtal.nn.detector.fusion import fuse
-from backtal.segments.segments import Segment, suppress, temporal_iou
+from backtal.segments.segments import suppress, temporal_iou
 from backtal.settings.detector import DetectionConfig
 
 LONGEST = 10.0
@@ -35,11 +35,9 @@ def all_at_once(points, runs, config, floor):
         threshold=config.nms_threshold,
         min_score=config.min_score,
     )
-    segments = [
-        [Segment(float(start), float(end), "a", float(score)) for start, end, score in rows]
-        for rows in (np.column_stack([edges, scores]), runs)
-    ]
-    return sorted((s.start, s.end, s.score) for s in fuse(segments[0], segments[1], config) if s.score >= floor)
+    rows = np.column_stack([edges, np.zeros(len(edges)), scores])
+    fused = fuse(rows, np.insert(runs.reshape(-1, 3), 2, 0, axis=1), config)
+    return sorted((start, end, score) for start, end, _, score in fused.tolist() if score >= floor)
 
 
 def one_by_one(places, points, runs, fusion, *, wait=3 * LONGEST):

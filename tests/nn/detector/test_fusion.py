@@ -11,7 +11,6 @@ from backtal.nn.cas import BackTALOutput, Points
 from backtal.nn.detector import fusion
 from backtal.nn.detector.fusion import agreement, fuse, localize_detector
 from backtal.nn.localize import localize
-from backtal.segments.segments import Segment
 from backtal.settings.detector import DetectionConfig
 
 KEEP = DetectionConfig(soft_nms_sigma=None, nms_threshold=1.0)
@@ -38,23 +37,22 @@ def test_agreement_in_blocks_is_agreement_at_once(monkeypatch):
 
 
 def test_each_kind_is_scored_by_itself_and_by_the_other():
-    points, runs = [Segment(0, 4, "a", 0.9), Segment(8, 9, "b", 0.6)], [Segment(1, 4, "a", 0.5)]
+    points, runs = np.array([[0, 4, 0, 0.9], [8, 9, 1, 0.6]]), np.array([[1, 4, 0, 0.5]])
     found = fuse(points, runs, dataclasses.replace(KEEP, point_weight=0.25))
     overlap = 0.75**2
     wanted = {
-        (0, 4, "a"): 0.25 * 0.9 + 0.75 * overlap * 0.5,
-        (1, 4, "a"): 0.75 * 0.5 + 0.25 * overlap * 0.9,
-        (8, 9, "b"): 0.25 * 0.6,
+        (0, 4, 0): 0.25 * 0.9 + 0.75 * overlap * 0.5,
+        (1, 4, 0): 0.75 * 0.5 + 0.25 * overlap * 0.9,
+        (8, 9, 1): 0.25 * 0.6,
     }
-    assert {(s.start, s.end, s.label): s.score for s in found} == pytest.approx(wanted)
-    assert [s.score for s in found] == sorted(wanted.values(), reverse=True)
+    assert {tuple(row[:3]): row[3] for row in found.tolist()} == pytest.approx(wanted)
 
 
 def test_what_both_found_is_kept_once():
-    points, runs = [Segment(0, 4, "a", 0.9)], [Segment(0, 4, "a", 0.5)]
-    first, second = fuse(points, runs, DetectionConfig())
-    assert first.score == pytest.approx(0.3 * 0.9 + 0.7 * 0.5)
-    assert second.score == pytest.approx(first.score * np.exp(-1 / 0.5))
+    points, runs = np.array([[0, 4, 0, 0.9]]), np.array([[0, 4, 0, 0.5]])
+    first, second = fuse(points, runs, DetectionConfig())[:, 3]
+    assert first == pytest.approx(0.3 * 0.9 + 0.7 * 0.5)
+    assert second == pytest.approx(first * np.exp(-1 / 0.5))
 
 
 def output() -> tuple[BackTALOutput, TimeAxis]:
@@ -80,7 +78,7 @@ def test_points_alone_where_there_are_no_thresholds():
 
 
 def test_hard_suppression_leaves_out_what_is_below_the_least_score_as_soft_does():
-    weak, strong = Segment(0, 4, "a", 0.1), Segment(8, 9, "a", 0.9)
+    points = np.array([[0, 4, 0, 0.1], [8, 9, 0, 0.9]])
     for sigma in (None, 0.5):
         config = DetectionConfig(soft_nms_sigma=sigma, min_score=0.05)
-        assert [s.start for s in fuse([weak, strong], [], config)] == [8]
+        assert fuse(points, points[:0], config)[:, 0].tolist() == [8]

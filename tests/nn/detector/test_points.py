@@ -8,7 +8,7 @@ import torch
 
 from backtal import TimeAxis
 from backtal.nn.cas import Points
-from backtal.nn.detector.points import assign, decode, distance_iou_loss, focal_loss, point_losses, to_segments
+from backtal.nn.detector.points import assign, decode, distance_iou_loss, focal_loss, in_seconds, point_losses
 from backtal.nn.detector.pyramid import points
 from backtal.settings.detector import DetectionConfig
 
@@ -100,5 +100,5 @@ def test_decode_suppresses_within_a_class_and_keeps_within_the_video():
 
 def test_seconds_come_from_the_axis():
     axis = TimeAxis(0.5, 0.25, 10, 2.5)
-    (segment,) = to_segments(np.array([[2.0, 4.0, 1, 0.5], [9.9, 9.9, 0, 0.4]]), axis, ["a", "b"])
-    assert (segment.start, segment.end, segment.label, segment.score) == (1.0, 1.5, "b", 0.5)
+    found = in_seconds(np.array([[2.0, 4.0, 1, 0.5], [9.9, 9.9, 0, 0.4]]), axis)
+    assert found.tolist() == [[1.0, 1.5, 1, 0.5]]
