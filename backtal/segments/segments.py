@@ -199,6 +199,7 @@ def _segment(entry: Any, where: str) -> Segment:
         raise DataError(f"{where}: needs 'label', 'segment': [start, end] and 'score' ({failure!r})") from None
 
 
+_AT_ONCE = 64  # intervals up to which it costs less to compare every pair than to look at several groups
 _BLOCK = 1024  # intervals of which every pair is compared at once
 
 
@@ -285,7 +286,7 @@ def soft_nms(
     scores = np.asarray(scores, dtype=np.float64)
     kept: list[int] = []
     final: list[float] = []
-    for group in touching(intervals):
+    for group in touching(intervals, _AT_ONCE):
         near, left = intervals[group], scores[group]
         decays = decay(temporal_iou(near, near), sigma) if len(near) <= _BLOCK else None
         taken, members = np.where(left > min_score, 0.0, -np.inf), group.tolist()
@@ -340,8 +341,12 @@ def suppress(
     return intervals[kept], scores
 
 
-def touching(intervals: np.ndarray) -> list[np.ndarray]:
+def touching(intervals: np.ndarray, least: int = 1) -> list[np.ndarray]:
     """The indices of intervals ``[n, 2]`` in groups, none of which overlaps another; in each in ascending order.
+
+    Args:
+        intervals: starts and ends.
+        least: groups that follow each other are one until it has so many.
 
     Example:
         >>> [group.tolist() for group in touching(np.array([[4, 6], [0, 2], [1, 3]]))]
@@ -351,5 +356,9 @@ def touching(intervals: np.ndarray) -> list[np.ndarray]:
         return []
     by_start = np.argsort(intervals[:, 0], kind="stable")
     ends = np.maximum.accumulate(intervals[by_start, 1])
-    breaks = 1 + np.flatnonzero(intervals[by_start[1:], 0] >= ends[:-1])
-    return [np.sort(group) for group in np.split(by_start, breaks)]
+    found, first = [], 0
+    for stop in (*(1 + np.flatnonzero(intervals[by_start[1:], 0] >= ends[:-1])).tolist(), len(by_start)):
+        if stop - first >= least or stop == len(by_start):
+            found.append(np.sort(by_start[first:stop]))
+            first = stop
+    return found

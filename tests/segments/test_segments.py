@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtal import DataError, Localization, Segment, nms, read_predictions, temporal_iou, write_predictions
-from backtal.segments.segments import soft_nms
+from backtal.segments.segments import soft_nms, touching
 
 intervals = st.lists(
     st.tuples(st.floats(0, 100), st.floats(0, 20)).map(lambda pair: (pair[0], pair[0] + pair[1])),
@@ -71,6 +71,16 @@ def test_soft_nms_of_many_is_the_greedy_rule(min_score):
         order, new = soft_nms(spans, scores, 0.3, min_score)
         assert order.tolist() == [index for index, _ in expected]
         np.testing.assert_allclose(new, [score for _, score in expected], rtol=1e-12)
+
+
+def test_neighbouring_groups_are_joined_until_they_hold_so_many():
+    spans, _ = many(400, 3)
+    spans[:, 1] = np.minimum(spans[:, 1], spans[:, 0] + 3)
+    apart, joined = touching(spans), touching(spans, 7)
+    assert min(map(len, joined[:-1])) >= 7 and len(joined) < len(apart)
+    owner = {int(member): index for index, group in enumerate(joined) for member in group}
+    assert len(owner) == len(spans)
+    assert all(len({owner[int(member)] for member in group}) == 1 for group in apart)
 
 
 @given(intervals, st.randoms())
