@@ -1,6 +1,7 @@
 """Speed and memory on this machine, every figure as a ratio to the obvious alternative in the same run.
 
     python benchmarks/speed.py [--json] [--only convolution training video evaluator import]
+    python benchmarks/speed.py --only trained --runs DATASET CHECKPOINT YARDSTICK
 
 Pairs run in one process, in turn, and the medians are compared. Memory is the growth of the process's peak in a fresh
 process. Run it on an otherwise idle machine. For a GPU: benchmarks/gpu.py.
@@ -21,8 +22,9 @@ import numpy as np
 import torch
 
 from backtal import AffinityConv1d, BackTALLoss, BackTALModel, Localization, Segment, TimeAxis, affinity_conv1d
+from backtal.data import VideoFeatures, read_features
 from backtal.evaluation import evaluate
-from backtal.nn import localize
+from backtal.nn import LocalizationModel, localize
 from backtal.settings import recipe
 
 WIDTH, LENGTH = 2048, 750
@@ -192,6 +194,25 @@ def one_video(model, half, x, axis, labels, config):
     return compare(alternate({"backtal": fast, "backtal, bfloat16": lambda: fast(half), "literal": slow}, 5), "literal")
 
 
+def trained(dataset, *checkpoints):
+    """Features to segments of videos of 750 snippets, a dataset's own joined, by each checkpoint; against the last."""
+    files = sorted(Path(dataset, "features").glob("*.npz"))
+    features = torch.cat([read_features(path, duration=1.0).features for path in files], dim=1)
+    videos = [
+        VideoFeatures(f"video {start}", features[:, start : start + LENGTH], TimeAxis.even(LENGTH, 150.0, 4 * LENGTH))
+        for start in range(0, 5 * LENGTH, LENGTH)
+    ]
+    models = {checkpoint: LocalizationModel.from_pretrained(checkpoint) for checkpoint in checkpoints}
+    forms = {name: lambda m=model: [m.localize(video) for video in videos] for name, model in models.items()}
+    found = {name: sum(map(len, form())) / len(videos) for name, form in forms.items()}
+    networks = {name: lambda m=model: [m.run(video) for video in videos] for name, model in models.items()}
+    network = alternate(networks, 5)
+    rows = compare({name: value / len(videos) for name, value in alternate(forms, 5).items()}, checkpoints[-1])
+    return [
+        {**row, "network alone": network[row["form"]] / len(videos), "segments": found[row["form"]]} for row in rows
+    ]
+
+
 def predictions(count, truth, rng):
     """Random predictions: half near an instance, half anywhere."""
     found = {v.video_id: [] for v in truth}
@@ -246,6 +267,7 @@ TABLES = {
     "convolution": convolution,
     "training": training,
     "video": video,
+    "trained": trained,
     "evaluator": evaluator,
     "import": import_time,
 }
@@ -254,9 +276,12 @@ TABLES = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=[name for name in TABLES if name != "trained"])
+    parser.add_argument("--runs", nargs="+", metavar="PATH", help="of `trained`: a dataset, then checkpoints")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if "trained" in arguments.only and len(arguments.runs or ()) < 2:
+        parser.error("trained needs --runs DATASET CHECKPOINT [CHECKPOINT ...]")
     if arguments.memory_of:
         name, batch, backward = arguments.memory_of
         print(memory_of(name, int(batch), bool(int(backward))))
@@ -264,7 +289,7 @@ def main():
     results = {"torch": torch.__version__, "threads": torch.get_num_threads()}
     for name in arguments.only:
         print(f"measuring {name}", file=sys.stderr)
-        results[name] = rows = TABLES[name]()
+        results[name] = rows = TABLES[name](*(arguments.runs if name == "trained" else ()))
         if not arguments.json:
             print(f"\n### {name}\n\n| {' | '.join(rows[0])} |\n{'|---' * len(rows[0])}|")
             for row in rows:

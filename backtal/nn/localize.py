@@ -90,7 +90,7 @@ def _rows(
         magnitude = resize(np.clip(minmax(magnitude[None]), 0, 1), count)[0]
         masks = [magnitude >= threshold for threshold in np.arange(*config.feature_thresholds)]
     fine = axis.rescaled(count)
-    found = [np.empty((0, 4))]
+    found: list[np.ndarray] = [np.empty((0, 4))]
     for class_index, row in zip(classes, scores, strict=True):
         # One class at a time: all of them at the rate of the frames would fill the memory for a day of video.
         sequence = resize(row[None], count)[0]

@@ -295,8 +295,9 @@ def soft_nms(
             final.append(ahead[best])
             taken[best] = -np.inf
             left *= decay(temporal_iou(near[best], near)[0], sigma) if decays is None else decays[best]
-    order = np.lexsort((kept, -np.array(final)))
-    return np.array(kept, dtype=np.int64)[order], np.array(final)[order]
+    indices, new = np.array(kept, dtype=np.int64), np.array(final)
+    order = np.lexsort((indices, -new))
+    return indices[order], new[order]
 
 
 def decay(tiou: np.ndarray, sigma: float) -> np.ndarray:

@@ -77,7 +77,8 @@ def test_neighbouring_groups_are_joined_until_they_hold_so_many():
     spans, _ = many(400, 3)
     spans[:, 1] = np.minimum(spans[:, 1], spans[:, 0] + 3)
     apart, joined = touching(spans), touching(spans, 7)
-    assert min(map(len, joined[:-1])) >= 7 and len(joined) < len(apart)
+    assert min(map(len, joined[:-1])) >= 7
+    assert len(joined) < len(apart)
     owner = {int(member): index for index, group in enumerate(joined) for member in group}
     assert len(owner) == len(spans)
     assert all(len({owner[int(member)] for member in group}) == 1 for group in apart)
