@@ -200,7 +200,7 @@ def runs_above(levels: np.ndarray) -> np.ndarray:
 
     Example:
         >>> runs_above(np.array([1, 2, 2, 0, 1])).tolist()
-        [[0, 4], [4, 5], [1, 3]]
+        [[0, 3], [4, 5], [1, 3]]
     """
     padded = np.concatenate([[0], levels, [0]])
     start, above = _crossed(padded[:-1], padded[1:])
