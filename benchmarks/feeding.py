@@ -37,7 +37,7 @@ def make(root, videos, length):
     for index in range(videos):
         name = f"v{index:05d}"
         features = np.roll(base, index, axis=0)[:, index % 64 : index % 64 + length]
-        np.savez(root / "features" / f"{name}.npz", features=np.maximum(features, 0))
+        np.savez(root / "features" / f"{name}.npz", features=np.maximum(features, 0), duration=float(length))
         annotation = {"label": labels[index % LABELS], "segment": [10.0, 20.0]}
         about = {"duration": float(length), "fps": 25.0, "num_frames": 25 * length, "annotations": [annotation]}
         database[name] = {"subset": "training", **about}
@@ -107,7 +107,7 @@ def localize(root, jobs):
     arguments = ["localize", str(Path(root) / "features"), "--model", str(Path(root).parent / "run"), "--out", str(out)]
     began = time.perf_counter()
     done = CliRunner().invoke(main, [*arguments, *(["--jobs", str(jobs)] if jobs else [])])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, done.output[-1000:]
     seconds, count = time.perf_counter() - began, len(json.loads(out.read_text())["results"])
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     return {"videos / s": count / seconds, "peak MiB": peak() / 2**20, "largest process MiB": children / 2**20}
@@ -148,7 +148,7 @@ def measure(checkout, what, *arguments):
     command = [sys.executable, __file__, "--measure", what, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
