@@ -122,27 +122,6 @@ class ForegroundFilter(nn.Module):
         return torch.sigmoid(self.conv_2(F.leaky_relu(self.conv_1(x), NEGATIVE_SLOPE)))
 
 
-class Dropout(nn.Dropout):
-    """``nn.Dropout`` that on a CPU draws 16 random bits a value, in a third of the time.
-
-    There the mask of the input takes longer to draw than a narrow network's layer to compute.
-
-    Example:
-        >>> torch.manual_seed(0).initial_seed()
-        0
-        >>> Dropout(0.25)(torch.ones(9)).unique()
-        tensor([0.0000, 1.3333])
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``input``, of any shape; in training each value is 0 with the probability `p`, else divided by ``1 - p``."""
-        if not self.training or not 0 < self.p < 1 or input.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(input)
-        bits = torch.empty(input.numel() // 4 + 1, dtype=torch.int64).random_(-(1 << 63), None).view(torch.int16)
-        kept = bits[: input.numel()].view(input.shape) >= round(self.p * (1 << 16)) - (1 << 15)
-        return input * kept.to(input.dtype).div_(1 - self.p)
-
-
 def feature_scale(deviation: Tensor) -> Tensor:
     """``[D]``: what standardised features are multiplied by.
 

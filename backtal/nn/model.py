@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from backtal.data.features import TimeAxis
 from backtal.errors import ConfigError
 from backtal.nn.cas import BackTALOutput, frame_mask, join_outputs, mean_probability, smooth, topk_mean
-from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, Dropout, EmbeddingHead, ForegroundFilter, feature_scale
+from backtal.nn.layers import NEGATIVE_SLOPE, AffinityConv1d, EmbeddingHead, ForegroundFilter, feature_scale
 from backtal.nn.live.curves import CurveFollower, needs_whole
 from backtal.nn.live.settle import Follower, Suppressed
 from backtal.nn.live.stretch import RUNNING_FORM
@@ -46,7 +46,7 @@ class BackTALModel(LocalizationModel[ModelConfig, LocalizationConfig, BackTALOut
             AffinityConv1d(inputs, width, config.kernel_size, bias=False, layout=config.layout)
             for inputs in [config.feature_dim] + [width] * (config.num_layers - 1)
         )
-        self.input_dropout, self.dropout = Dropout(config.input_dropout), Dropout(config.dropout)
+        self.input_dropout, self.dropout = nn.Dropout(config.input_dropout), nn.Dropout(config.dropout)
         self.classifier = nn.Conv1d(width, len(config.labels) + 1, 1, bias=False)
         if config.standardize:
             self.register_buffer("feature_mean", torch.zeros(config.feature_dim))
