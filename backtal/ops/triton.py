@@ -65,17 +65,22 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of x, weight and affinity, those that are wanted."""
     needs_x, needs_weight, needs_affinity = wanted
-    empty = 0 in (*grad.shape, *x.shape)
-    make = torch.zeros_like if empty else torch.empty_like
-    grad_taps = make(weight.permute(2, 0, 1), memory_format=torch.contiguous_format) if needs_weight else None
-    if not empty:
-        scale, frames, grad = affinity.float().contiguous(), _aligned(x), grad.flatten(0, 1)
-        if grad_taps is not None:
-            _weight_gradient(grad, frames, scale, dilation, grad_taps)
+    if 0 in (*grad.shape, *x.shape):
+        taps = torch.zeros_like(weight.permute(2, 0, 1), memory_format=torch.contiguous_format)
+        zeros = torch.zeros_like(x), taps.permute(1, 2, 0), torch.zeros_like(affinity)
+        grad_x, grad_weight, grad_affinity = (
+            zero if needed else None for zero, needed in zip(zeros, wanted, strict=True)
+        )
+        return grad_x, grad_weight, grad_affinity
+    scale, frames, grad = affinity.float().contiguous(), _aligned(x), grad.flatten(0, 1)
+    grad_taps = None
+    if needs_weight:
+        grad_taps = torch.empty_like(weight.permute(2, 0, 1), memory_format=torch.contiguous_format)
+        _weight_gradient(grad, frames, scale, dilation, grad_taps)
     # After the weight's: what that held in between is free again.
-    grad_x = make(x) if needs_x else None
-    grad_affinity = make(affinity) if needs_affinity else None
-    if not empty and (needs_x or needs_affinity):
+    grad_x = torch.empty_like(x) if needs_x else None
+    grad_affinity = torch.empty_like(affinity) if needs_affinity else None
+    if needs_x or needs_affinity:
         _input_gradients(grad, frames, weight.permute(2, 0, 1), scale, dilation, grad_x, grad_affinity)
     return grad_x, None if grad_taps is None else grad_taps.permute(1, 2, 0), grad_affinity
 
@@ -157,7 +162,8 @@ def _source(tensor: Tensor, height: int, width: int) -> Source:
     tensor = _aligned(tensor)
     if _card(tensor)[0].copies == "bulk":
         return TensorDescriptor.from_tensor(tensor, [1, height, width])
-    return tensor, *tensor.shape[1:], *tensor.stride()[:2]
+    _, rows, columns = tensor.shape
+    return tensor, rows, columns, tensor.stride(0), tensor.stride(1)
 
 
 def _aligned(tensor: Tensor) -> Tensor:
