@@ -125,6 +125,7 @@ async function open(video, second = 0) {
   setFilm();
   show();
   strip.move(Math.round(second * opened.info.rate), false);
+  remember(); // at once: the page may be loaded again before the cursor rests
   if (second) strip.centre(strip.cursor);
   timer.on([state.all.annotator, video]);
   listVideos();
