@@ -351,15 +351,14 @@ def stack_channels(arrays: Mapping[str, np.ndarray], path: str | Path) -> np.nda
             raise DataError(f"{path}: `{name}` is empty (shape {part.shape})")
     if len({part.shape[1] for part in parts}) > 1:
         raise DataError(f"{path}: `rgb` and `flow` have different lengths: {[part.shape[1] for part in parts]}")
-    features = _float32(parts[0]) if len(parts) == 1 else np.concatenate([_float32(part) for part in parts])
+    features = np.concatenate([_widened(part) for part in parts], dtype=np.float32, casting="same_kind")
     check_finite(features, path)
     return features
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
-    """The array in float32; float16 by PyTorch, as NumPy takes twenty times as long for it."""
-    half = array.dtype == np.float16
-    return torch.from_numpy(np.array(array)).float().numpy() if half else np.array(array, np.float32)
+def _widened(array: np.ndarray) -> np.ndarray:
+    """float16 as float32, by PyTorch, as NumPy takes twenty times as long for it; any other type as it is."""
+    return torch.from_numpy(np.array(array)).float().numpy() if array.dtype == np.float16 else array
 
 
 def check_finite(features: np.ndarray, path: str | Path, first: int = 0) -> None:

@@ -126,9 +126,9 @@ def _weight_gradient(grad: Tensor, x: Tensor, affinity: Tensor, dilation: int, g
     scaled = grad.new_empty(batch, outputs, triton.cdiv(length, _STEP) * _STEP)
     sizes = streams, batch, outputs, length, scaled.shape[2], *grad.stride(), dilation
     programs = batch * triton.cdiv(outputs, _SCALED.height) * triton.cdiv(scaled.shape[2], _SCALED.width)
+    tensors = _source(scaled, tile.height, tile.depth), _source(x, tile.width, tile.depth)
     for tap in range(taps):
         _launch(_scale_kernel, programs, _SCALED, x, grad, affinity, scaled, *sizes, tap, taps)
-        tensors = _source(scaled, tile.height, tile.depth), _source(x, tile.width, tile.depth)
         into = grad_taps[tap] if parts is None else parts
         _launch(_weight_kernel, splits * tiles, tile, x, *tensors, into, batch, channels, outputs, length, per_split)
         if parts is not None:

@@ -63,15 +63,17 @@ def read_all(read: Callable[[int], VideoFeatures], count: int, length: int | Non
         return Read(_smallest(video.rescaled(length)), video.axis, *facts)
 
     # What is kept lies in large pieces: between it, the threads' copies in float32 would leave holes as large again.
-    piece = torch.empty(0)
+    pieces = dict[torch.dtype, Tensor]()
     with ThreadPoolExecutor(READERS) as pool:
         for found in pool.map(one, range(count)):
             if isinstance(found, Read):
                 features = found.kept.features
-                if piece.dtype != features.dtype or piece.numel() < features.numel():
-                    piece = features.new_empty(max(features.numel(), _PIECE // features.itemsize))
-                place, piece = piece[: features.numel()], piece[features.numel() :]
-                found = found._replace(kept=replace(found.kept, features=place.view(features.shape).copy_(features)))
+                piece, size = pieces.get(features.dtype, features[:0].flatten()), features.numel()
+                if len(piece) < size:
+                    piece = features.new_empty(max(size, _PIECE // features.itemsize))
+                pieces[features.dtype] = piece[size:]
+                kept = piece[:size].view(features.shape).copy_(features)
+                found = found._replace(kept=replace(found.kept, features=kept))
             yield found
 
 

@@ -11,6 +11,7 @@ from backtal.nn.cas import BackTALOutput, Points
 from backtal.nn.detector import fusion
 from backtal.nn.detector.fusion import agreement, fuse, localize_detector
 from backtal.nn.localize import localize
+from backtal.segments.segments import to_segments
 from backtal.settings.detector import DetectionConfig
 
 KEEP = DetectionConfig(soft_nms_sigma=None, nms_threshold=1.0)
@@ -46,6 +47,7 @@ def test_each_kind_is_scored_by_itself_and_by_the_other():
         (8, 9, 1): 0.25 * 0.6,
     }
     assert {tuple(row[:3]): row[3] for row in found.tolist()} == pytest.approx(wanted)
+    assert [s.score for s in to_segments(found, ["a", "b"])] == sorted(wanted.values(), reverse=True)
 
 
 def test_what_both_found_is_kept_once():
