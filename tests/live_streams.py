@@ -1,4 +1,4 @@
-"""Streams made on the spot and fed in real time: over TCP and HTTP, cut where a test says so, or through a pipe."""
+"""Streams made on the spot and fed in real time: over TCP, HTTP, UDP or HLS, cut off by a test, or through a pipe."""
 
 import contextlib
 import socket
@@ -7,6 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import av
 import numpy as np
@@ -84,16 +87,23 @@ def feed(
     Timestamps are those of the stream, less `clock`.
     """
     with av.open(_Writes(send), "w", format=form, options={"flush_packets": "1"}) as container:
-        options = {"g": "5", "preset": "ultrafast", "tune": "zerolatency", "bf": "0"}
-        stream = container.add_stream("libx264", rate=FPS, options=options)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
-        for index in range(round(start * FPS), round(end * FPS)):
-            if began is not None:
-                time.sleep(max(began + index / FPS - time.time(), 0))
-            frame = av.VideoFrame.from_ndarray(shown(flashes, index / FPS), format="rgb24")
-            frame.pts, frame.time_base = index - round(clock * FPS), Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        fill(container, flashes, start, end, began=began, clock=clock)
+
+
+def fill(
+    container, flashes: list[tuple[float, float]], start: float, end: float, *, began: float | None, clock: float
+) -> None:
+    """Encode seconds `start` to `end` of a stream into a container, as `feed` sends them."""
+    options = {"g": "5", "preset": "ultrafast", "tune": "zerolatency", "bf": "0"}
+    stream = container.add_stream("libx264", rate=FPS, options=options)
+    stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+    for index in range(round(start * FPS), round(end * FPS)):
+        if began is not None:
+            time.sleep(max(began + index / FPS - time.time(), 0))
+        frame = av.VideoFrame.from_ndarray(shown(flashes, index / FPS), format="rgb24")
+        frame.pts, frame.time_base = index - round(clock * FPS), Fraction(1, FPS)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
 
 
 class Server:
@@ -130,6 +140,64 @@ class Server:
                     feed(client.sendall, self._flashes, late, end, began=began, clock=late if self._restarts else 0.0)
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self._socket.close()
+
+
+def send_udp(port: int, parts: list[tuple[float, float]], flashes: list[tuple[float, float]]) -> threading.Thread:
+    """Send parts of a stream to a port on loopback, in real time; the timestamps of each begin at 0."""
+
+    def work() -> None:
+        time.sleep(0.5)  # until somebody listens
+        began = time.time()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+
+            def send(content: bytes) -> None:
+                for place in range(0, len(content), 1316):  # seven packets of MPEG-TS
+                    out.sendto(content[place : place + 1316], ("127.0.0.1", port))
+
+            for start, end in parts:
+                time.sleep(max(began + start - time.time(), 0))
+                feed(send, flashes, start, end, began=began, clock=start)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+class Playlist:
+    """A live playlist (HLS) of segments of one second, the last five, on loopback.
+
+    Args:
+        folder: to write to.
+        seconds: after which it is complete.
+        flashes: when it is bright.
+    """
+
+    def __init__(self, folder: Path, seconds: float, flashes: list[tuple[float, float]]) -> None:
+        self._place, self._seconds, self._flashes = folder / "live.m3u8", seconds, flashes
+        self.down = down = threading.Event()
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if down.is_set():
+                    self.send_error(503)
+                else:
+                    super().do_GET()
+
+            def log_message(self, format, *args) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+        self.address = f"http://127.0.0.1:{server.server_port}/live.m3u8"
+        self.began = time.time()
+        for work in (server.serve_forever, self._write):
+            threading.Thread(target=work, daemon=True).start()
+        while not self._place.exists():
+            time.sleep(0.05)
+
+    def _write(self) -> None:
+        options = {"hls_time": "1", "hls_list_size": "5", "hls_flags": "delete_segments"}
+        with av.open(str(self._place), "w", format="hls", options=options) as container:
+            fill(container, self._flashes, 0.0, self._seconds, began=self.began, clock=0.0)
 
 
 if __name__ == "__main__":  # python live_streams.py FORM SECONDS: a stream on standard output, in real time

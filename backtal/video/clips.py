@@ -65,11 +65,11 @@ class Ring:
         old = len(self._groups) > 1 and self._groups[1][0].second <= self._latest - self.seconds
         return old or self._bytes > _MOST_BYTES
 
-    def write(self, path: str | Path, start: float, end: float) -> bool:
+    def write(self, path: str | Path, start: float, end: float) -> float | None:
         """Write the packets from a key frame at `start` or before to `end`, as Matroska; the file appears whole or not.
 
         Returns:
-            Whether there was anything to write.
+            The second at which the clip begins; None where there was nothing to write.
 
         Raises:
             OSError: if the disk is full or the folder cannot be written.
@@ -81,11 +81,11 @@ class Ring:
         first = max(later.index(True) - 1 if True in later else len(groups) - 1, 0)
         chosen = [one for group in groups[first:] for one in group if one.second < end]
         if not chosen or template is None:
-            return False
+            return None
         content = _muxed(template, chosen)
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
-        return True
+        return chosen[0].second
 
 
 def _described(stream: Any) -> Any:
@@ -93,7 +93,15 @@ def _described(stream: Any) -> Any:
     import av
 
     holder = av.open(io.BytesIO(), "w", format="matroska")
-    return holder, holder.add_stream_from_template(stream), stream.time_base
+    return holder, _alike(holder, stream), stream.time_base
+
+
+def _alike(container: Any, stream: Any) -> Any:
+    """A stream of the same codec in a container to write."""
+    made = container.add_stream_from_template(stream)
+    if stream.codec_context.name == "rawvideo":  # of a camera: the tag alone says what its bytes are
+        made.codec_context.codec_tag = stream.codec_context.codec_tag
+    return made
 
 
 def _muxed(template: Any, packets: list[Kept]) -> bytes:
@@ -105,7 +113,7 @@ def _muxed(template: Any, packets: list[Kept]) -> bytes:
     first = min(stamp for one in packets for stamp in (one.pts, one.dts) if stamp is not None)
     try:
         with av.open(target, "w", format="matroska") as container:
-            out = container.add_stream_from_template(stream)
+            out = _alike(container, stream)
             for one in packets:
                 packet = av.Packet(one.content)
                 packet.stream, packet.time_base, packet.is_keyframe = out, base, one.is_key

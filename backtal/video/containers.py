@@ -174,7 +174,11 @@ def layout_of(path: Path, form: str) -> Layout:
 
 
 def reason_of(failure: Exception) -> str:
-    """FFmpeg's words for what went wrong."""
+    """FFmpeg's words for what went wrong, where these are understood."""
+    from av.error import ExitError
+
+    if isinstance(failure, ExitError):
+        return "nothing came in time"
     return getattr(failure, "strerror", None) or str(failure)
 
 

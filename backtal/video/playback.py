@@ -60,6 +60,13 @@ class Clock:
         """Go on from another place of the file, where the next key frame's timestamp, shifted, is `stamp`."""
         self.shift, self.latest, self._latest_dts, self._until = shift, stamp, None, stamp
 
+    def jumps_at(self, packet: Any) -> bool:
+        """Whether the timestamps of the next packet start again or leap."""
+        if packet.pts is None or self.latest is None:
+            return False
+        ahead = (packet.pts + self.shift - self.latest) * self._tick
+        return self._starts_again_at(packet) or ahead > _LONGEST_STREAM_GAP
+
     def follow(self, packet: Any) -> tuple[str, bool]:
         """Correct the timestamps of the next packet; returns what is odd about them, and whether that is damage."""
         told = self._correct(packet) if packet.pts is not None else ("", False)
@@ -107,9 +114,12 @@ class Playback:
         strict: have the decoder report the smallest damage.
         damaged: called with what is damaged; where it returns, playing goes on.
         noted: called with what is odd and was made the best of.
-        opened: the container, stream and start of `open_video`, where that is not for this class to do: a source that
-            is still being written, of which nothing is said at its end.
+        opened: the container, stream and start of `open_video`, where opening and closing are not for this class to do:
+            a source that is still being written, of which nothing is said at its end.
         taken: called with each packet and its second, before it is decoded.
+        packets: those of `opened` that are to be played, where others were read before.
+        jumped: called where the clock starts again or leaps, with the first packet after that and those that follow:
+            playing ends before it.
 
     Attributes:
         period: seconds from one frame to the next, as far as the file says.
@@ -129,10 +139,12 @@ class Playback:
         noted: Callable[[str], None] = lambda what: None,
         opened: tuple[Any, Any, float] | None = None,
         taken: Callable[[Any, float | None], None] | None = None,
+        packets: Iterator[Any] | None = None,
+        jumped: Callable[[Any, Iterator[Any]], None] | None = None,
     ) -> None:
         self.path, self._threads, self._damaged, self._noted = Path(path), threads, damaged, noted
         self.container, self.stream, self.start = opened or open_video(path, threads=threads)
-        self._lives, self._taken = opened is not None, taken
+        self._lives, self._taken, self._packets, self._jumped = opened is not None, taken, packets, jumped
         if strict:
             self.stream.codec_context.options = {"err_detect": "explode"}
         self.period, self.form = frame_period(self.stream), self.container.format.name
@@ -143,7 +155,8 @@ class Playback:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if not self._lives:
+            self.close()
 
     def close(self) -> None:
         """Close the file."""
@@ -163,10 +176,15 @@ class Playback:
         """The frames from here on, in the order of display; seconds never fall."""
         from av.error import EOFError, FFmpegError, InvalidDataError
 
-        packets = self.container.demux(self.stream)
+        packets = self._packets or self.container.demux(self.stream)
         while True:
             try:
                 packet = next(packets)
+                if self._jumped and self.clock.jumps_at(packet):
+                    self._jumped(packet, packets)
+                    yield from map(self._shown, self.stream.codec_context.decode(None))
+                    self.stream.codec_context.flush_buffers()
+                    break
                 wanted = self._is_wanted(packet)
                 if self._taken and packet.size:
                     self._taken(packet, None if packet.pts is None else self.clock.seconds(packet.pts))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from backtal.video import Extractor
     from backtal.video.clips import Ring
 
+_SHORT = 0.5  # seconds that a clip may lack at its beginning
+
 
 @dataclass(frozen=True)
 class Saving:
@@ -125,7 +127,10 @@ class _Clips:
             path, segment = self._saving.path(event, self._began), event.segment
             start, end = segment.start - self._saving.before - begin, segment.end + self._saving.after - begin
             try:
-                if not self._ring.write(path, start, end):
+                kept = self._ring.write(path, start, end)
+                if kept is None:
                     note(f"{path}: no clip: the pictures are not kept any more")
+                elif kept > max(start, 0) + _SHORT:
+                    note(f"{path}: begins {kept - max(start, 0):.1f} s late: what was before is not kept any more")
             except (OSError, DataError) as failure:
                 note(f"{path}: no clip: {failure}")
