@@ -60,8 +60,9 @@ def pictures_of(container: Any, name: str) -> tuple[Any, Any, float]:
     """
     stream = next((s for s in container.streams.video if not _is_cover(s)), None)
     if stream is None:
+        kinds = sorted({s.type for s in container.streams} - {"video"})
         container.close()
-        raise DataError(f"{name}: holds no video")
+        raise DataError(f"{name}: holds no video{', only ' + ' and '.join(kinds) if kinds else ''}")
     return _ready(container, stream, 1)
 
 

@@ -102,6 +102,18 @@ def test_no_camera_is_said_with_those_there_are():
         watched("987")
 
 
+def test_sound_without_pictures_is_said(tmp_path):
+    with av.open(str(tmp_path / "sound.ts"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame("fltp", "mono", 1024)
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    os.utime(tmp_path / "sound.ts", (0, 0))
+    with pytest.raises(DataError, match="holds no video, only audio"):
+        watched(tmp_path / "sound.ts")
+
+
 def raw(path):
     """Pictures as most cameras send them."""
     with av.open(str(path), "w", format="nut") as container:

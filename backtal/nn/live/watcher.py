@@ -107,7 +107,7 @@ class Watcher:
         model: the network.
         spec: of the features, with `fps` and `stride`; the model's where None.
         least_score: segments below are left out.
-        labels: classes to look for; all where None.
+        labels: classes to look for, or one; all where None.
         longest: seconds; an action that goes on longer is closed.
         running: seconds of the window through which settings that need a whole video look; None refuses them.
         every: seconds after which the network runs again.
@@ -128,7 +128,7 @@ class Watcher:
         spec: FeatureSpec | None = None,
         *,
         least_score: float = 0.45,
-        labels: Collection[str] | None = None,
+        labels: str | Collection[str] | None = None,
         longest: float = 60.0,
         running: float | None = None,
         every: float = 0.5,
@@ -138,7 +138,8 @@ class Watcher:
         if spec is None or spec.fps is None or spec.stride is None:
             raise ConfigError("a stream needs a FeatureSpec that says fps and stride, from which its seconds follow")
         check_fit("of the stream", config.feature_dim, spec, config.feature_dim, config.feature_spec, ignore_spec)
-        if not min(longest, every, 1.0 if running is None else running) > 0 or not 0 <= least_score < np.inf:
+        seconds = (longest, every, 1.0 if running is None else running)
+        if not all(0 < one < np.inf for one in seconds) or not 0 <= least_score < np.inf:
             raise ConfigError("longest, every and running are seconds above 0, least_score is not negative")
         self._model, self._spec, self._floor = model.eval(), spec, least_score
         self._axis = TimeAxis.of(1, 1.0, None, spec)
@@ -169,7 +170,10 @@ class Watcher:
             >>> {event.kind for event in events + watcher.close()} <= {"open", "change", "final", "withdrawn"}
             True
         """
-        given = torch.as_tensor(features)
+        try:
+            given = torch.as_tensor(features)
+        except (TypeError, ValueError) as failure:
+            raise DataError(f"features of a stream must be numbers: {failure}") from None
         given = given[:, None] if given.dim() == 1 else given
         if given.dim() != 2 or given.shape[0] != self._model.config.feature_dim:
             shape, wanted = tuple(given.shape), self._model.config.feature_dim
@@ -288,11 +292,16 @@ class Watcher:
         return moved or (a.end is None) != (b.end is None) or abs((a.end or 0) - (b.end or 0)) >= self._axis.step
 
 
-def _chosen(known: Sequence[str], labels: Collection[str] | None) -> list[int]:
+def _chosen(known: Sequence[str], labels: str | Collection[str] | None) -> list[int]:
     if labels is None:
         return list(range(len(known)))
+    labels = [labels] if isinstance(labels, str) else labels
+    if not labels:
+        raise ConfigError("labels names none to look for; leave it out for all")
     if unknown := [label for label in labels if label not in known]:
-        raise ConfigError(f"the model has no label {unknown[0]!r}; it has {name_some(known, 20)}")
+        parts = [part.strip() for part in unknown[0].split(",")]
+        hint = ", one at a time: --label " + " --label ".join(parts) if set(parts) <= set(known) else ""
+        raise ConfigError(f"the model has no label {unknown[0]!r}; it has {name_some(known, 20)}{hint}")
     return [index for index, label in enumerate(known) if label in labels]
 
 

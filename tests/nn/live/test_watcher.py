@@ -25,9 +25,11 @@ SPEC = FeatureSpec(fps=20, stride=4, window=8)
 COMPACT = recipe("compact").localization
 
 
-def curves(**changes) -> BackTALModel:
+def curves(spec: FeatureSpec | None = None, **changes) -> BackTALModel:
     torch.manual_seed(0)
-    config = ModelConfig(feature_dim=DIM, labels=LABELS, hidden_dim=16, filter_dim=6, embedding_dim=4, kernel_size=5)
+    config = ModelConfig(
+        feature_dim=DIM, labels=LABELS, hidden_dim=16, filter_dim=6, embedding_dim=4, kernel_size=5, feature_spec=spec
+    )
     model = BackTALModel(config, replace(COMPACT, **changes)).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(60)
@@ -205,11 +207,20 @@ def test_what_is_wrong_is_said(caplog):
         model.watcher()
     with pytest.raises(ConfigError, match="no label 'd'"):
         model.watcher(SPEC, labels=["d"])
-    with pytest.raises(ConfigError, match="seconds above 0"):
-        model.watcher(SPEC, longest=0)
+    with pytest.raises(ConfigError, match=r"no label 'a,c'; .*, one at a time: --label a --label c"):
+        model.watcher(SPEC, labels="a,c")
+    with pytest.raises(ConfigError, match="names none"):
+        model.watcher(SPEC, labels=[])
+    for wrong in ({"longest": 0}, {"longest": np.inf}, {"every": np.nan}, {"running": -3.0}, {"least_score": np.nan}):
+        with pytest.raises(ConfigError, match="seconds above 0"):
+            model.watcher(SPEC, **wrong)
     watcher = model.watcher(SPEC)
     with pytest.raises(DataError, match=r"must be \[12, n\], found \(3, 5\)"):
         watcher.push(torch.zeros(3, 5))
+    with pytest.raises(DataError, match="must be numbers"):
+        watcher.push(["many"] * DIM)
+    with pytest.raises(DataError, match=r"features differ .* fps: 100 here"):
+        curves(spec=SPEC).watcher(replace(SPEC, fps=100))
     with pytest.raises(DataError, match="NaN or infinite"):
         watcher.push(torch.full((DIM,), torch.nan))
     assert watcher.push(np.zeros((DIM, 0))) == []
