@@ -78,9 +78,11 @@ def apart(name: str, found: list, whole, late: float, watcher) -> tuple:
     """Segments, largest difference of starts, ends and scores, largest latency, the one promised, whether exact."""
     rows = sorted((e.label, e.start, e.end, e.score) for e in found)
     wanted = sorted((s.label, s.start, s.end, s.score) for s in whole if s.end > s.start)
-    assert [row[0] for row in rows] == [row[0] for row in wanted], f"{name}: {len(rows)} and {len(wanted)} segments"
+    assert [row[0] for row in rows] == [row[0] for row in wanted], (
+        f"{name}: {len(rows)} and {len(wanted)} segments, exact: {watcher.exact}"
+    )
     differences = [np.abs(np.subtract(a[1:], b[1:])) for a, b in zip(rows, wanted, strict=True)]
-    return len(rows), *np.max(differences, axis=0, initial=0.0), late, watcher.latency.most, watcher.exact
+    return len(rows), *np.max(differences or [np.zeros(3)], axis=0), late, watcher.latency.most, watcher.exact
 
 
 def videos(model_name: str, folder: Path, extractor_name: str | None, floor: float, longest: float) -> None:

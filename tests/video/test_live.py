@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("av", reason="needs the extra `video`")
 
 import av
+import numpy as np
 from live_streams import Playlist, light_extractor, light_model, send_udp, shown
 
 from backtal import DataError
@@ -105,7 +106,7 @@ def test_no_camera_is_said_with_those_there_are():
 def test_sound_without_pictures_is_said(tmp_path):
     with av.open(str(tmp_path / "sound.ts"), "w") as container:
         stream = container.add_stream("aac", rate=16000)
-        frame = av.AudioFrame("fltp", "mono", 1024)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -133,6 +134,14 @@ def test_clips_of_raw_pictures(tmp_path):
     bright = [picture.mean() > 128 for picture in Video(clip, fps=25)]
     assert sum(bright) / 25 == pytest.approx(0.6, abs=0.05)
     assert 4 <= bright.index(True) <= 6
+
+
+def test_what_a_clip_lacks_is_said(tmp_path, monkeypatch, caplog):
+    """There is room for the last second alone."""
+    monkeypatch.setattr("backtal.video.clips._MOST_BYTES", 25 * 64 * 96 * 2)
+    with said(caplog):
+        watched(raw(tmp_path / "raw.nut"), save=Saving(tmp_path / "clips", before=0.2, after=2.0))
+    assert "begins 1.6 s late: what was before is not kept any more" in caplog.text
 
 
 def test_the_container_is_closed_after_its_last_picture_was_used(tmp_path, monkeypatch):
