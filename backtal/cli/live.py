@@ -70,8 +70,8 @@ def watch(
 ) -> None:
     """Find the actions in a video while it still runs.
 
-    SOURCE is a camera (0, /dev/video0), an address (rtsp, http, tcp, udp), a pipe (-), or a file, which may still be
-    written. Each segment that opens, changes or is final is a JSON object on a line of its own. Ctrl-C ends it, with
+    SOURCE is a camera (0, /dev/video0), an address (rtsp, http, HLS, tcp, udp), a pipe (-), or a file, which may still
+    be written. Each segment that opens, changes or is final is a JSON object on a line of its own. Ctrl-C ends it, with
     all that is open.
 
     \b
