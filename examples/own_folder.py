@@ -14,6 +14,7 @@ from backtal.settings import recipe
 from backtal.training import TrainingSet, fit
 
 LABELS = ("open", "close", "stir")
+QUICK = ("epochs=12", "batch_size=8", "hidden_dim=32", "learning_rate=0.005")  # enough for actions as plain as these
 root, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
 
 # 30 videos of 60 s, 120 snippets each: two of three actions, each visible in three channels.
@@ -34,7 +35,7 @@ for index in range(30):
 write_annotations(root / "data" / "annotations.json", Annotations(LABELS, videos))
 write_clicks(root / "data" / "clicks" / "me.txt", tracks[:20], LABELS)
 
-folder, chosen = DatasetFolder(root / "data"), recipe("compact").with_settings(["epochs=30", "batch_size=8"])
+folder, chosen = DatasetFolder(root / "data"), recipe("compact").with_settings(QUICK)
 clicks = folder.clicks(folder.click_files())
 model = fit(TrainingSet(folder, "training", clicks, chosen.model), chosen, root / "run", device="cpu")
 

@@ -6,13 +6,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import command, start
 from video_files import times_at, write_video
 
 LABELS = ["jump", "run", "<i>wave</i>"]
@@ -44,13 +43,12 @@ class Served:
     """A running `backtal annotate`."""
 
     def __init__(self, place: Path, *options: str, log: Path) -> None:
-        command = [sys.executable, "-W", "error", "-m", "backtal", "annotate", str(place), "--no-browser", *options]
         self.log = log
         with log.open("w") as stderr:
-            self.process = subprocess.Popen(command, stderr=stderr, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            self.process = start(command, "annotate", place, "--no-browser", *options, stderr=stderr)
         deadline = time.monotonic() + 60
         while not (found := re.search(r"open (http://127\.0\.0\.1:(\d+)/\?token=(\S+))", log.read_text())):
-            assert self.process.poll() is None, log.read_text()
+            assert self.process.exitcode is None, log.read_text()
             assert time.monotonic() < deadline, "the server does not begin"
             time.sleep(0.05)
         self.url, self.port, self.token = found[1], int(found[2]), found[3]
@@ -73,16 +71,15 @@ class Served:
 
     def kill(self) -> None:
         """As `kill -9` does."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
+        self.process.join()
 
     def stop(self) -> str:
         """Ctrl-C; what it said on stderr."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
+        if self.process.exitcode is None:
+            os.kill(self.process.pid or 0, signal.SIGINT)
+            self.process.join(20)
+            if self.process.exitcode is None:
                 self.kill()
                 pytest.fail("the server did not stop on Ctrl-C")
         return self.log.read_text()

@@ -1,5 +1,7 @@
 import json
+import multiprocessing
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 # One thread a process, here and in what tests start: as many processes run as there are cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import processes
 import torch
 from hypothesis import settings
 
@@ -21,6 +24,27 @@ torch.set_num_threads(1)
 # A property that writes a file waits for the disk, which no deadline knows of.
 settings.register_profile("backtal", deadline=None)
 settings.load_profile("backtal")
+
+
+# Tests whose module makes something for all of them that takes seconds: pytest-xdist gives them to one process.
+TOGETHER = re.compile(
+    r"tests/(test_docs\.py::test_snippets_run|test_docs\.py|test_bare\.py|cli/test_cli\.py|interop/test_export\.py"
+    r"|report/test_report\.py)"
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """As `--dist load`, but for what belongs together."""
+    if config.option.dist != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return found[0] if (found := TOGETHER.match(nodeid)) else nodeid
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,6 +101,14 @@ def make_folder(root: Path, *, videos: int = 6, dim: int = 8) -> Path:
     (root / "annotations.json").write_text(json.dumps({"labels": LABELS, "database": database}))
     write_clicks(root / "clicks" / "A1.txt", tracks, LABELS)
     return root
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of the library are forked where that can be, and need not import everything again."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = processes.context()
+        monkeypatch.setattr("multiprocessing.get_context", lambda method: context)
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from conftest import shared
 
@@ -18,15 +18,13 @@ WITH_ARGUMENTS = {"shrec22_features.py"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({path.name for path in EXAMPLES.glob("*.py")} - WITH_ARGUMENTS))
-def test_examples_run(name, tmp_path):
-    command = [sys.executable, "-W", "error", EXAMPLES / name]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert processes.run(processes.script, EXAMPLES / name, check=True).stdout
 
 
-@pytest.mark.slow
-def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+@pytest.mark.long
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     """As plain Python, which its cells are; without outputs, so that a change of it can be read."""
     notebook = json.loads((EXAMPLES / "folder_to_picture.ipynb").read_text(encoding="utf-8"))
     assert (notebook["nbformat"], len(notebook["cells"])) == (4, 15)
@@ -34,9 +32,8 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     assert not any(cell["outputs"] for cell in cells)
     lines = ["".join(cell["source"]) for cell in cells]
     lines += ["assert report.mean_ap[0] > 0.5, report", "figure.savefig('timeline.png')"]
-    command = [sys.executable, "-W", "error", "-c", "\n".join(lines)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = processes.run(processes.code, "\n".join(lines), check=True)
     assert "background at" in done.stdout
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
 

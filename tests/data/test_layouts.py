@@ -3,10 +3,9 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
 import torch
 from click.testing import CliRunner
@@ -602,7 +601,7 @@ def test_a_pickle_cannot_make_objects_of_raw_bytes(payload, tmp_path):
     # In a process of its own: where the array is made, reading it ends the process.
     path = pickled(tmp_path / "a.npy", [payload])
     code = "import sys; from backtal.data.npy import read_npy; print(read_npy(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    done = processes.run(processes.code, code, path)
     assert done.returncode == 1
     assert f"DataError: {path}: " in done.stderr
 

@@ -7,12 +7,12 @@ import dataclasses
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -340,7 +340,7 @@ def test_memory_stays_bounded(tmp_path):
         folders.append(put(folder, VALID[0] | files))
     for name, file in (("huge-config", FILES[0]), ("huge-weights", FILES[1]), ("huge-header", FILES[1])):
         os.truncate(tmp_path / name / file, 2**36)
-    done = subprocess.run([sys.executable, "-c", HUGE, *map(str, folders)], capture_output=True, text=True, check=True)
+    done = processes.run(processes.code, HUGE, *folders, check=True)
     grown = [line.split(" ", 1) for line in done.stdout.splitlines()]
     assert len(grown) == len(cases), done.stdout
     for growth, message in grown:

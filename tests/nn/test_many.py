@@ -1,10 +1,7 @@
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -51,7 +48,7 @@ def test_batches_find_what_each_video_alone_does(place, monkeypatch):
         assert [s.score for s in result] == pytest.approx([s.score for s in alone], rel=1e-4)
 
 
-def test_processes_find_the_same(place, monkeypatch):
+def test_processes_find_the_same(place, monkeypatch, forked):
     alone = dict(found_in(place, monkeypatch))
     for entry, result in found_in(place, monkeypatch, jobs=2):
         assert [(s.label, s.start, s.end) for s in result] == [(s.label, s.start, s.end) for s in alone[entry]]
@@ -88,19 +85,22 @@ main(sys.argv[1:])
 def test_a_killed_run_goes_on_to_the_same_file(place):
     def run(out, pause=0.0):
         arguments = ["localize", place / "features", "--model", place / "run", "--resume", "--out", place / out]
-        command = [sys.executable, "-c", RUN, str(pause), *map(str, arguments)]
-        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return processes.start(processes.code, RUN, pause, *arguments)
 
-    assert run("whole.json").wait() == 0
+    def ends_well(process):
+        process.join()
+        return process.exitcode == 0
+
+    assert ends_well(run("whole.json"))
     killed, part = run("cut.json", pause=0.5), place / "cut.json.part"
     while not part.exists() or len(part.read_text().splitlines()) < 4:
-        assert killed.poll() is None
+        assert killed.exitcode is None
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
     assert not (place / "cut.json").exists()
     assert 3 <= len(part.read_text().splitlines()) - 1 < 12
-    assert run("cut.json").wait() == 0
+    assert ends_well(run("cut.json"))
     assert (place / "cut.json").read_bytes() == (place / "whole.json").read_bytes()
     assert len(read_predictions(place / "cut.json")) == 12
 

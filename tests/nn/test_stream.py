@@ -1,10 +1,9 @@
 """Chunks with a halo give what the whole gives, in bounded memory."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -188,8 +187,7 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
         for start in range(0, length, 5000):
             rows[:, start : start + 5000] = np.random.default_rng(start).normal(size=(512, 5000))
         np.savez(tmp_path / "v.npz", features=rows, duration=length * 0.64)
-        command = [sys.executable, "-c", code, str(tmp_path / "m"), str(tmp_path / "v.npz")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = processes.run(processes.code, code, tmp_path / "m", tmp_path / "v.npz", check=True)
         peaks.append(json.loads(done.stdout) / 1024)
     # Whole, the longer one would need 100 MB more for its features and 13 MB more for each hidden layer.
     assert peaks[1] - peaks[0] < 50, peaks

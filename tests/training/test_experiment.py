@@ -39,7 +39,7 @@ def test_every_table_runs(folder, tmp_path, in_this_process, table):
 
 
 @pytest.mark.slow
-def test_runs_are_shared_resumed_and_in_order(folder, tmp_path):
+def test_runs_are_shared_resumed_and_in_order(folder, tmp_path, forked):
     runs = [Run(BASE.with_settings([f"training.seed={seed}"]), "A1.txt") for seed in (0, 1, 0)]
     out = tmp_path / "runs"
     first = measure_all(Protocol(folder), runs, out, jobs=2)

@@ -3,13 +3,11 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from click.testing import CliRunner
@@ -320,25 +318,26 @@ def test_killed_at_random_moments(tmp_path):
     for index in range(8 + 2 * kills):
         write_video(folder / f"v{index}.mp4", times_at(25, 4), moving_bar)
     (tmp_path / "mine.py").write_text(BUILDER.format(pause=0.15))
-    command = [sys.executable, "-m", "backtal", "extract", str(folder), "--out", str(out), "--batch-size", "2"]
+    command = [processes.command, "extract", folder, "--out", out, "--batch-size", "2"]
     command += ["--extractor", f"{tmp_path}/mine.py:build"]
     rng = np.random.default_rng()
     finished: dict[Path, tuple[int, int]] = {}
     for _ in range(kills):
-        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with Path(os.devnull).open("w") as nowhere:
+            run = processes.start(*command, stdout=nowhere, stderr=nowhere)
         begun = len(finished)
         limit = time.time() + 60
-        while run.poll() is None and len(list(out.glob("*.npz"))) <= begun and time.time() < limit:
+        while run.exitcode is None and len(list(out.glob("*.npz"))) <= begun and time.time() < limit:
             time.sleep(0.02)
         time.sleep(float(rng.uniform(0, 1)))
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.kill()
+        run.join()
         for path, state in finished.items():
             assert (path.stat().st_ino, path.stat().st_mtime_ns) == state
         for path in out.glob("*.npz"):
             read_features(path)
             finished[path] = (path.stat().st_ino, path.stat().st_mtime_ns)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = processes.run(*command, check=True)
     report = json.loads(done.stdout)
     assert {Path(path) for path in report["kept"]} == set(finished)
     assert len(report["kept"]) + len(report["written"]) == 8 + 2 * kills

@@ -1,5 +1,6 @@
 """Files, files that grow, pipes, and addresses that are cut off: nothing is lost but what was in the gaps."""
 
+import contextlib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ pytest.importorskip("av", reason="needs the extra `video`")
 
 import av
 import live_streams
+import processes
 from live_streams import MINE, Server, feed, light_extractor, light_model, shown
 from video_files import times_at, write_video
 
@@ -109,15 +111,30 @@ def run(tmp_path_factory):
 
 
 def command(run, *arguments):
-    base = [sys.executable, "-m", "backtal", "watch", *map(str, arguments)]
-    return [*base, "--model", str(run / "RUN"), "--extractor", f"{run / 'mine.py'}:build"]
+    return ["watch", *map(str, arguments), "--model", str(run / "RUN"), "--extractor", f"{run / 'mine.py'}:build"]
+
+
+def finished(run, *arguments, stdin=None):
+    """A command of its own that ends well."""
+    return processes.run(processes.command, *command(run, *arguments), stdin=stdin, check=True)
+
+
+@contextlib.contextmanager
+def feeding(*arguments):
+    """The reading end of a pipe into which a process writes a stream in real time."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as stream:
+        with os.fdopen(write, "wb") as out:
+            feeder = processes.start(processes.script, live_streams.__file__, *arguments, stdout=out)
+        yield stream
+    feeder.kill()
+    feeder.join()
 
 
 @pytest.mark.slow
 def test_a_pipe_is_read_while_it_is_written(run):
-    feeder = [sys.executable, live_streams.__file__, "matroska", "5"]
-    with subprocess.Popen(feeder, stdout=subprocess.PIPE) as source:
-        done = subprocess.run(command(run, "-"), stdin=source.stdout, capture_output=True, text=True, check=True)
+    with feeding("matroska", "5") as stream:
+        done = finished(run, "-", stdin=stream)
     events = [json.loads(line) for line in done.stdout.splitlines()]
     found = [(event["start"], event["end"]) for event in events if event["kind"] == "final"]
     assert found == [pytest.approx((1.0, 2.0), abs=HALF_A_STRIDE), pytest.approx((3.4, 4.4), abs=HALF_A_STRIDE)]
@@ -127,18 +144,16 @@ def test_a_pipe_is_read_while_it_is_written(run):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_it_with_all_that_is_open(run):
-    feeder = [sys.executable, live_streams.__file__, "mpegts", "60"]
-    with (
-        subprocess.Popen(feeder, stdout=subprocess.PIPE) as source,
-        subprocess.Popen(command(run, "-"), stdin=source.stdout, stdout=subprocess.PIPE, text=True) as watch,
-    ):
-        assert watch.stdout is not None
-        first = json.loads(watch.stdout.readline())
+    read, write = os.pipe()
+    with feeding("mpegts", "60") as stream, os.fdopen(read) as printed:
+        with os.fdopen(write, "w") as out:
+            watch = processes.start(processes.command, *command(run, "-"), stdin=stream, stdout=out)
+        first = json.loads(printed.readline())
         assert (first["kind"], first["end"]) == ("open", None)
-        watch.send_signal(signal.SIGINT)
-        rest = [json.loads(line) for line in watch.stdout]
-        assert watch.wait(20) == 0
-        source.kill()
+        os.kill(watch.pid or 0, signal.SIGINT)
+        rest = [json.loads(line) for line in printed]
+        watch.join(20)
+        assert watch.exitcode == 0
     assert rest[-1]["kind"] == "final"
     assert rest[-1]["number"] == first["number"]
 
@@ -175,12 +190,13 @@ def test_a_ring_keeps_the_last_seconds(film, tmp_path):
 @pytest.mark.slow
 def test_a_full_disk_loses_the_clip_and_nothing_else(run, film, tmp_path):
     """Files may have 1000 bytes here, as if there were no more space."""
-    limited = f"ulimit -f 1; trap '' XFSZ; exec {' '.join(command(run, film, '--save', tmp_path / 'clips'))}"
+    ours = [sys.executable, "-m", "backtal", *command(run, film, "--save", tmp_path / "clips")]
+    limited = f"ulimit -f 1; trap '' XFSZ; exec {' '.join(ours)}"
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
     assert done.stdout.count('"final"') == 3
     assert done.stderr.count("no clip:") == 3
     assert list((tmp_path / "clips").iterdir()) == []
-    subprocess.run(command(run, film, "--save", tmp_path / "clips"), capture_output=True, check=True)
+    finished(run, film, "--save", tmp_path / "clips")
     assert len(list((tmp_path / "clips").iterdir())) == 3
 
 
@@ -190,18 +206,20 @@ def test_killed_while_it_writes_it_leaves_whole_clips_and_the_next_start_works(r
     film = write_video(
         tmp_path / "long.mp4", times_at(25, 60), lambda time: shown([(n, n + 0.6) for n in range(60)], time)
     )
-    with subprocess.Popen(command(run, film, "--save", clips, "--longest", "2"), stdout=subprocess.PIPE) as watch:
-        while not clips.exists() or len(list(clips.glob("*.mkv"))) < 3:
-            time.sleep(0.005)
-        watch.kill()
+    arguments = (film, "--save", clips, "--longest", "2")
+    with (tmp_path / "printed.txt").open("w") as out:
+        watch = processes.start(processes.command, *command(run, *arguments), stdout=out)
+    while not clips.exists() or len(list(clips.glob("*.mkv"))) < 3:
+        assert watch.exitcode is None
+        time.sleep(0.005)
+    watch.kill()
+    watch.join()
     for clip in clips.glob("*.mkv"):
         assert sum(1 for _ in Video(clip, fps=25)) > 25
     stale = clips / ".left.tmp"
     stale.write_bytes(b"half")
     os.utime(stale, (0, 0))
-    done = subprocess.run(
-        command(run, film, "--save", clips, "--longest", "2"), capture_output=True, text=True, check=True
-    )
+    done = finished(run, *arguments)
     assert done.stdout.count('"final"') >= 19
     assert not stale.exists()
 
@@ -212,13 +230,13 @@ def test_a_command_runs_for_each_final_segment(run, film, tmp_path):
     script = tmp_path / "tell.sh"
     script.write_text(f'#!/bin/sh\necho "$BACKTAL_LABEL $(cat)" >> {out}\necho printed\n')
     script.chmod(0o755)
-    done = subprocess.run(command(run, film, "--exec", script), capture_output=True, text=True, check=True)
+    done = finished(run, film, "--exec", script)
     told = out.read_text().splitlines()
     assert len(told) == 3
     assert all(json.loads(line.partition(" ")[2])["kind"] == "final" for line in told)
     assert all(line.startswith("flash {") for line in told)
     assert [json.loads(line) for line in done.stdout.splitlines()]  # what it prints is not among it
-    failed = subprocess.run(command(run, film, "--exec", "./missing.sh"), capture_output=True, text=True, check=True)
+    failed = finished(run, film, "--exec", "./missing.sh")
     assert failed.stderr.count("missing.sh") == 3
 
 
