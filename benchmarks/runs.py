@@ -39,7 +39,8 @@ class Task:
         located: the training videos whose start and end are read; None for all.
         aside: training videos of which nothing is read, or, with `unlabelled`, their features alone.
         unlabelled: whether the videos aside teach the second stage.
-        fold: judge on a third of the training videos, left out of training: 0 the last third, 1 the first.
+        fold: judge on training videos left out of training: 0 the last third, 1 the first, 2 all but the first third, 3 all
+            but the last.
     """
 
     data: Path
@@ -118,7 +119,7 @@ def opened(task):
     subsets = dict.fromkeys(task.aside, "aside")
     if task.fold is not None:
         third = len(videos) // 3
-        held = videos[-third:] if task.fold == 0 else videos[:third]
+        held = (videos[-third:], videos[:third], videos[third:], videos[:-third])[task.fold]
         subsets |= {video.video_id: "held out" for video in held}
     moved = {
         name: dataclasses.replace(video, subset=subsets.get(name, video.subset))

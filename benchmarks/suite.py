@@ -6,7 +6,8 @@ Seed i goes with the folder's click file of that number (round and round), or wi
 from seed i. Recipes run as they are, the plain network (`plain.py`) as it is; nothing is chosen on what is measured.
 Prints a line of JSON for each run, then Markdown, and writes the picture ``OUT/suite.png``. Runs that are there are not
 made again, a recipe's that was killed goes on; other settings, clicks or annotations are other runs. ``--report`` makes
-no run. ``--held-out 0`` judges inside the training subset: on its last third, trained on the rest (1: on its first).
+no run. ``--held-out 0`` judges inside the training subset: on its last third, trained on the rest (1 to 3: other parts, as
+`folds.py` says).
 """
 
 import argparse
@@ -60,7 +61,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=f"of {list(ROWS)}")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--held-out", type=int, choices=(0, 1), metavar="FOLD")
+    parser.add_argument("--held-out", type=int, choices=(0, 1, 2, 3), metavar="FOLD")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="in recipes")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--report", action="store_true", help="of the runs that are there")
