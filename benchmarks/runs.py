@@ -39,8 +39,8 @@ class Task:
         located: the training videos whose start and end are read; None for all.
         aside: training videos of which nothing is read, or, with `unlabelled`, their features alone.
         unlabelled: whether the videos aside teach the second stage.
-        fold: judge on training videos left out of training: 0 the last third, 1 the first, 2 all but the first third, 3 all
-            but the last.
+        fold: judge on training videos left out of training: 0 the last third, 1 the first, 2 all but the first,
+            3 all but the last.
     """
 
     data: Path

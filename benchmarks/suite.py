@@ -6,8 +6,8 @@ Seed i goes with the folder's click file of that number (round and round), or wi
 from seed i. Recipes run as they are, the plain network (`plain.py`) as it is; nothing is chosen on what is measured.
 Prints a line of JSON for each run, then Markdown, and writes the picture ``OUT/suite.png``. Runs that are there are not
 made again, a recipe's that was killed goes on; other settings, clicks or annotations are other runs. ``--report`` makes
-no run. ``--held-out 0`` judges inside the training subset: on its last third, trained on the rest (1 to 3: other parts, as
-`folds.py` says).
+no run. ``--held-out 0`` judges inside the training subset: on its last third, trained on the rest (1 to 3: other parts,
+as `folds.py` says).
 """
 
 import argparse
