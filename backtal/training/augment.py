@@ -63,8 +63,8 @@ def stretched(batch: Batch, factor: float) -> Batch:
         >>> stretched(batch, 1.5).clicks.tolist(), stretched(batch, 0.75).clicks.tolist()
         ([[-1, 2, 2, -1, 0, 0]], [[-1, 2, 0]])
     """
-    longest = math.ceil(batch.clicks.shape[1] * factor)
-    lengths = (batch.lengths * factor).ceil().long().clamp(max=longest)
+    lengths = (batch.lengths * factor).ceil().long()
+    longest = int((torch.tensor(batch.clicks.shape[1]) * factor).ceil())  # rounded as lengths are
     new = torch.arange(longest, device=lengths.device)
     middle = (new + 0.5) / factor
 

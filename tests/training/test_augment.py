@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backtal import ConfigError
@@ -58,6 +58,7 @@ def test_of_a_shorter_video_padding_is_never_read():
         assert (other.taught[1] == real[1]).all()
 
 
+@example([0], math.nextafter(1.0, 2.0))
 @given(
     st.lists(st.integers(-1, BACKGROUND), min_size=1, max_size=30),
     st.floats(-0.5, 0.5).map(math.exp),
