@@ -50,8 +50,8 @@ def stretched(batch: Batch, factor: float) -> Batch:
     """Videos that last `factor` times as long at the same rate; a snippet becomes more or fewer snippets.
 
     Features and what a stage taught are interpolated linearly. A known snippet stays known: a new snippet takes the
-    class of the old ones whose middle lies in it, and of the one in which its own middle lies; where they differ,
-    background wins, and a class over what is not known.
+    class of the old ones whose middle lies in it, or else of the one in which its own middle lies. Of two, background
+    wins, and a class over what is not known.
 
     Args:
         batch: of any videos.
@@ -79,8 +79,8 @@ def stretched(batch: Batch, factor: float) -> Batch:
 
     first, last = (new / factor - 0.5).ceil(), ((new + 1) / factor - 0.5).ceil() - 1
     inside = last >= first
-    sources = (middle, first.where(inside, middle), last.where(inside, middle))
-    clicks = torch.stack([batch.clicks.gather(1, at(place)) for place in sources]).amax(0)
+    sources = (first.where(inside, middle), last.where(inside, middle))
+    clicks = torch.maximum(*(batch.clicks.gather(1, at(place)) for place in sources))
     beyond = ~frame_mask(lengths, longest)
     return Batch(
         between(batch.features),
