@@ -160,8 +160,6 @@ class TrainingConfig:
         clip_norm: greatest norm of a step's gradient; None for no bound.
         averaging: decay of a running mean of the weights, which is what is kept; 0 keeps the last ones.
         stretch: each batch is stretched in time by a factor between ``exp(-stretch)`` and ``exp(stretch)``; 0 for none.
-        shift: each video's features move along the difference between two others' means, times a normal number of this
-            deviation; 0 for none.
         stages: networks trained one after the other, each from scratch and taught by the one before; the last is kept.
         seed: of the initial weights, the order of the videos and dropout.
         checkpoint_every: epochs between two resumable checkpoints.
@@ -185,7 +183,6 @@ class TrainingConfig:
     clip_norm: float | None = None
     averaging: float = 0.0
     stretch: float = 0.0
-    shift: float = 0.0
     stages: int = 1
     seed: int = 0
     checkpoint_every: int = 10
@@ -199,7 +196,7 @@ class TrainingConfig:
         require((self.kernel_per_gap or 1) > 0, self, "kernel_per_gap", "positive")
         at_least(self, 1, "epochs", "batch_size", "min_epoch_steps", "stages", "checkpoint_every")
         at_most(self, 10, "stages")
-        at_least(self, 0, "weight_decay", "seed", "warmup_epochs", "shift")
+        at_least(self, 0, "weight_decay", "seed", "warmup_epochs")
         require(0 <= self.averaging < 1, self, "averaging", "in [0, 1)")
         require(0 <= self.stretch <= 0.5, self, "stretch", "in [0, 0.5]")
         require((self.clip_norm or 1) > 0, self, "clip_norm", "positive")

@@ -1,4 +1,4 @@
-"""Training videos as others would have made them: slower or faster, in another place (not part of the paper)."""
+"""Training videos as others would have made them: slower or faster (not part of the paper)."""
 
 import math
 
@@ -9,41 +9,9 @@ from backtal.nn.cas import frame_mask
 from backtal.training.examples import Batch
 
 
-def varied(batch: Batch, stretch: float, shift: float, bounds: tuple[Tensor, Tensor] | None = None) -> Batch:
-    """A batch of videos, each a little different every time.
-
-    Args:
-        batch: features ``[B, D, T]`` and what is known of them.
-        stretch: all last longer by the same factor, the exponential of a number drawn from -`stretch` to `stretch`.
-        shift: see `shifted`.
-        bounds: ``[D, 1]`` each, what the network clips features to; of a video's mean nothing beyond counts.
-    """
-    if shift:
-        batch = batch._replace(features=shifted(batch.features, batch.lengths, shift, bounds))
-    if stretch:
-        batch = stretched(batch, math.exp(stretch * (2 * torch.rand(()).item() - 1)))
-    return batch
-
-
-def shifted(features: Tensor, lengths: Tensor, deviation: float, bounds: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Each video moved by the difference between the mean features of two of the batch, times a random number.
-
-    What tells one recording from another (a person, a place, a camera) stays the same all through it, and most of it
-    lies in such differences. A network that sees them at random cannot rely on them.
-
-    Args:
-        features: ``[B, D, T]``.
-        lengths: ``[B]``.
-        deviation: of the random number, whose mean is 0.
-        bounds: see `varied`.
-    """
-    batch, _, length = features.shape
-    real = frame_mask(lengths, length)[:, None]
-    within = features if bounds is None else features.clamp(*bounds)
-    means = within.masked_fill(~real, 0.0).sum(2) / lengths[:, None]
-    one, other = torch.randperm(batch).to(means.device), torch.randperm(batch).to(means.device)
-    size = deviation * torch.randn(batch, 1).to(means)
-    return features + (size * (means[one] - means[other]))[..., None]
+def varied(batch: Batch, stretch: float) -> Batch:
+    """A batch that lasts longer by the exponential of a number drawn from -`stretch` to `stretch`."""
+    return stretched(batch, math.exp(stretch * (2 * torch.rand(()).item() - 1))) if stretch else batch
 
 
 def stretched(batch: Batch, factor: float) -> Batch:

@@ -18,7 +18,6 @@ from backtal.data.datasets import SHORTEST
 from backtal.data.features import check_length
 from backtal.errors import ConfigError, name_some
 from backtal.files import note, progress
-from backtal.nn.layers import feature_scale
 from backtal.nn.pretrained import LocalizationModel
 from backtal.settings.config import Recipe
 from backtal.training.augment import varied
@@ -174,7 +173,6 @@ class _Run:
         self.first_epoch, self.best, self.best_loss = 1, dict[str, Tensor](), math.inf
         self.average = self._weights() if self.settings.averaging else {}
         self.log: list[str] = []
-        self.bounds = self._bounds()
 
     def _say_clipped(self) -> None:
         clip, farthest = self.model.clip, self.training_set.farthest()
@@ -183,14 +181,6 @@ class _Run:
                 f"{len(far)} training video(s) have values more than {clip:g} deviations from the mean, which the "
                 f"network clips to that: {name_some(self.training_set.videos[index].video_id for index in far)}"
             )
-
-    def _bounds(self) -> tuple[Tensor, Tensor] | None:
-        """``[D, 1]`` each: the least and greatest value of a feature that the network does not clip."""
-        if (clip := self.model.clip) is None:
-            return None
-        mean, reach = self.training_set.mean[:, None], clip / feature_scale(self.training_set.deviation)[:, None]
-        device = self.accelerator.device
-        return (mean - reach).to(device), (mean + reach).to(device)
 
     def _split(self) -> tuple[list[int], list[int]]:
         """Indices to train on, and those held out; the same for every seed."""
@@ -275,8 +265,7 @@ class _Run:
             self.average[name].lerp_(value, 1 - decay)
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        batch = batch._replace(features=batch.features.float())
-        batch = varied(batch, self.settings.stretch, self.settings.shift, self.bounds)
+        batch = varied(batch._replace(features=batch.features.float()), self.settings.stretch)
         half = self.settings.precision == "bfloat16"
         with torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=half):
             output = self.method.run(self.parallel, batch)
