@@ -16,6 +16,7 @@ from multiprocessing import forkserver, reduction
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any
+from unittest import mock
 
 import pytest
 
@@ -28,13 +29,9 @@ def context() -> Any:
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["preloaded"])
     here = Path(__file__).parent
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here), str(here.parent), before)))
-    forkserver.ensure_running()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
+    places = os.pathsep.join(filter(None, (str(here), str(here.parent), os.environ.get("PYTHONPATH"))))
+    with mock.patch.dict(os.environ, {"PYTHONPATH": places, "PYTHONWARNINGS": "error"}):
+        forkserver.ensure_running()
     return server
 
 
@@ -76,20 +73,27 @@ def _call(target: Callable[..., object], arguments: tuple, streams: list, folder
             os.close(descriptor)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False, encoding="utf-8"))
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="matplotlib")  # as in pyproject.toml
     target(*arguments)
 
 
 def run(
-    target: Callable[..., object], *arguments: object, stdin: IO[Any] | None = None, check: bool = False
+    target: Callable[..., object],
+    *arguments: object,
+    stdin: IO[Any] | None = None,
+    check: bool = False,
+    timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """As `subprocess.run`, with what was written as text; with `check` it must end well."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = start(target, *arguments, stdin=stdin, stdout=out, stderr=err)
-        process.join()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(list(map(str, arguments)), timeout or 0.0)
         out.seek(0)
         err.seek(0)
-        done = subprocess.CompletedProcess(arguments, process.exitcode or 0, out.read(), err.read())
+        done = subprocess.CompletedProcess(arguments, process.exitcode, out.read(), err.read())
     assert not check or done.returncode == 0, done.stderr
     return done
 

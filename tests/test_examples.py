@@ -20,7 +20,7 @@ WITH_ARGUMENTS = {"shrec22_features.py"}
 @pytest.mark.parametrize("name", sorted({path.name for path in EXAMPLES.glob("*.py")} - WITH_ARGUMENTS))
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert processes.run(processes.script, EXAMPLES / name, check=True).stdout
+    assert processes.run(processes.script, EXAMPLES / name, check=True, timeout=300).stdout
 
 
 @pytest.mark.long
